@@ -1,0 +1,129 @@
+"""Contract of a fan-out driver: four verbs, and what may go wrong between them.
+
+A driver carries *hints*: "this topic has reached ``last_seq``", usually with a copy of the frames.
+The bytes are a sealed ``FanoutRecord`` (``khala_contracts.fanout_records``) which a driver neither
+reads nor changes. Nodes never believe a driver: they compare each copy with their own head, chain
+and MAC, and a position check against the journal finds whatever never arrived.
+
+So a driver may lose, repeat, reorder, delay and even invent messages, as long as it
+
+* never blocks a publisher on a subscriber (a slow node must not delay a commit),
+* holds a bounded number of messages and bytes for each subscriber,
+* says ``PositionUnknown`` whenever it has dropped something or was disconnected. Swallowing that
+  turns a loss into silence until the next position check.
+
+One conformance suite (``tests/contract/driver_suite.py``) runs on every driver. Third parties
+register theirs in the entry-point group ``khala.fanout_drivers``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from khala_contracts.topics import TopicName
+
+
+@attrs.frozen
+class DriverGuarantees:
+    """What a driver may do to messages between two healthy processes.
+
+    The conformance suite makes a driver that declares ``may_lose`` lose one, and checks that
+    one which does not declare ``may_reorder`` keeps the order of each topic.
+    """
+
+    may_lose: bool
+    may_duplicate: bool
+    may_reorder: bool
+    # True if publisher and subscriber may live in different processes.
+    crosses_processes: bool
+
+
+@attrs.frozen
+class RecordCopy:
+    """One message as it arrived: untrusted until the node has checked it."""
+
+    topic: TopicName
+    data: bytes
+
+
+@attrs.frozen
+class PositionUnknown:
+    """Something may have been missed: compare with the journal now.
+
+    Attributes:
+        topics: The topics concerned; None means every topic of this subscriber.
+    """
+
+    topics: frozenset[TopicName] | None = None
+
+
+Delivery = RecordCopy | PositionUnknown
+
+
+class FanoutSubscriber(Protocol):
+    """A node's end of the driver. One task calls ``receive``; ``subscribe`` may be called by any."""
+
+    async def subscribe(self, topic: TopicName) -> None:
+        """Start delivery of a topic; idempotent.
+
+        Returns once every message published from now on is either delivered or announced by
+        ``PositionUnknown``. The caller reads the head *after* this returns: in the other order,
+        a record committed between the two would be above the head that was read and its hint
+        would have gone to nobody.
+
+        Raises:
+            khala_contracts.errors.Unavailable: The driver has no connection; it resubscribes
+                by itself and then reports ``PositionUnknown``.
+        Cancellation: safe; the topic may or may not be subscribed.
+        """
+
+    async def unsubscribe(self, topic: TopicName) -> None:
+        """Stop delivery of a topic; idempotent. Messages already queued may still arrive."""
+
+    async def receive(self) -> Delivery:
+        """Return the next message or notice, waiting for it.
+
+        Raises:
+            trio.ClosedResourceError: The subscriber or the driver was closed.
+        Cancellation: safe; nothing is consumed.
+        """
+
+
+class FanoutDriver(Protocol):
+    """A way to tell nodes about commits."""
+
+    @property
+    def name(self) -> str:
+        """The configuration value that selects this driver."""
+
+    @property
+    def guarantees(self) -> DriverGuarantees:
+        """What this driver may do to messages."""
+
+    async def publish(self, topic: TopicName, data: bytes) -> None:
+        """Hand one sealed record to whoever subscribes to the topic.
+
+        Never waits for a subscriber. Returning promises nothing about delivery.
+
+        Args:
+            topic: The topic of the record; subscribers verify the topic inside as well.
+            data: A sealed record of at most ``RECORD_MAX_BYTES``; larger commits travel as hints.
+
+        Cancellation: safe; the record may or may not have been handed over.
+        """
+
+    def open_subscriber(self) -> AbstractAsyncContextManager[FanoutSubscriber]:
+        """Open a node's end; leaving the block forgets its topics and queued messages."""
+
+    async def check_health(self) -> bool:
+        """Whether messages published now can reach subscribers, as far as the driver knows."""
+
+
+# Entries above this travel as a pure hint (ARCHITECTURE section 3): a broker's own limit is
+# typically 1 MiB, and a node that misses a large copy only reads the journal once.
+RECORD_ENTRIES_MAX_BYTES = 512 * 1024
