@@ -1,0 +1,1 @@
+"""The WebSocket node (this package) and the ``khala`` command (``khala.cli``)."""

@@ -1,0 +1,333 @@
+"""What a client asks for, run to its answer: hello, subscribe, unsubscribe, renew.
+
+A connection runs its commands one after the other, so "exactly one answer for each subscribe"
+and "unsubscribe during a subscribe" need no generation counters. Between the journal's answer and
+the queued ``subscribed`` nothing awaits: the barrier order is decided in one step (INV-4).
+
+Order at hello (SPEC section 5): versions, signature and claims, device, redeem, welcome. A hello
+that is refused before redeem leaves its token usable.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from khala.core.access_policy import find_grant, is_allowed
+from khala.core.answers import subscribed_of
+from khala.core.classification import (
+    Serve,
+    Stale,
+    classify,
+)
+from khala.core.protocol import PROTOCOL_VERSION, SCHEMA_VERSION, RemoteProtocolError, check_versions
+from khala.core.subscription import Subscription
+from khala.ports import ControlUnavailableError, JournalUnavailableError, TokenRefusedError
+from khala_contracts import codec, reason_codes
+from khala_contracts.chain import chain_start
+from khala_contracts.codec import (
+    ConnectionLimits,
+    CursorStart,
+    Hello,
+    Renew,
+    Renewed,
+    StaleCursor,
+    Subscribe,
+    Unsubscribe,
+    Unsubscribed,
+    UnsubscribedReason,
+    Welcome,
+)
+from khala_contracts.topics import TopicInvalid, parse_topic
+
+if TYPE_CHECKING:
+    from khala.actors.connection import Connection
+    from khala.actors.registry import TopicRegistry
+    from khala.actors.topic import TopicActor
+    from khala.core.classification import Observation, SubscriptionStart
+    from khala.core.counters import NodeCounters
+    from khala.core.limits import NodeLimits
+    from khala.core.protocol import Command
+    from khala.ports import Clock, ControlClient, JournalReader, ObservedTopic, TokenVerifier
+    from khala_contracts.codec import TopicStart
+    from khala_contracts.reason_codes import ReasonCode
+    from khala_contracts.sync_claims import SyncClaims, TopicGrant
+    from khala_contracts.topics import ParsedTopic, TopicName
+
+
+@attrs.frozen
+class _Asked:
+    """One topic of a subscribe that passed everything that needs no journal."""
+
+    parsed: ParsedTopic
+    grant: TopicGrant
+    start: SubscriptionStart
+
+
+@attrs.define(eq=False)
+class ClientCommands:
+    """Runs the commands of every connection of a node; holds no state of its own."""
+
+    node_id: str
+    limits: NodeLimits
+    counters: NodeCounters
+    clock: Clock
+    tokens: TokenVerifier
+    control: ControlClient
+    journal: JournalReader
+    topics: TopicRegistry
+
+    async def run(self, connection: Connection, command: Command) -> None:
+        """Run one command to its answer; see CommandRunner."""
+        match command:
+            case Hello():
+                await self._hello(connection, command)
+            case Subscribe():
+                await self._subscribe(connection, command)
+            case Unsubscribe():
+                self._unsubscribe(connection, command)
+            case Renew():
+                await self._renew(connection, command)
+
+    # -- hello and renew -------------------------------------------------------------------------
+
+    async def _hello(self, connection: Connection, hello: Hello) -> None:
+        try:
+            check_versions(hello)
+            if hello.token is None:
+                raise RemoteProtocolError(reason_codes.TOKEN_INVALID)
+            claims = await self._admit(connection, hello.token, device_id=hello.device_id)
+        except RemoteProtocolError as exc:
+            self.counters.hellos_refused[exc.reason.name] += 1
+            raise
+        connection.welcome(claims)
+        self.counters.welcomes += 1
+        limits = self.limits
+        connection.push_control(
+            Welcome(
+                connection_id=connection.connection_id,
+                node_id=self.node_id,
+                protocol=PROTOCOL_VERSION,
+                schema=SCHEMA_VERSION,
+                heartbeat_interval_ms=round(limits.heartbeat_interval_s * 1000),
+                limits=ConnectionLimits(
+                    inbound_message_max_bytes=limits.inbound_message_max_bytes,
+                    client_messages_per_s=round(limits.client_messages_per_s),
+                    client_messages_burst=limits.client_messages_burst,
+                    subscriptions_max=limits.subscriptions_max,
+                    topics_per_subscribe_max=limits.topics_per_subscribe_max,
+                    dead_after_ms=round(limits.dead_after_s * 1000),
+                ),
+                token_expires_at_ms=claims.expires_at_s * 1000,
+                server_time_ms=round(self.clock.now() * 1000),
+            )
+        )
+
+    async def _admit(self, connection: Connection, token: str, *, device_id: str) -> SyncClaims:
+        """Verify and spend a token for this connection.
+
+        Raises:
+            RemoteProtocolError: With the reason for which the connection must end.
+        """
+        try:
+            claims = await self.tokens.verify(token)
+            if claims.device_id != device_id:
+                raise RemoteProtocolError(reason_codes.TOKEN_INVALID)
+            refusal = await self.control.redeem(claims, connection.connection_id)
+        except TokenRefusedError as exc:
+            raise RemoteProtocolError(exc.reason) from exc
+        except ControlUnavailableError as exc:
+            raise RemoteProtocolError(
+                reason_codes.UNAVAILABLE, retry_after_ms=str(round(exc.retry_after_s * 1000))
+            ) from exc
+        if refusal is not None:
+            raise RemoteProtocolError(refusal)
+        return claims
+
+    async def _renew(self, connection: Connection, renew: Renew) -> None:
+        """Extend the connection's authority; topics that the new token lacks end forbidden."""
+        old = connection.claims
+        assert old is not None
+        claims = await self._admit(connection, renew.token, device_id=old.device_id)
+        if (claims.session_id, claims.user_id) != (old.session_id, old.user_id):
+            raise RemoteProtocolError(reason_codes.TOKEN_INVALID)
+        connection.claims = claims
+        for topic, subscription in tuple(connection.subscriptions.items()):
+            grant = find_grant(claims, topic)
+            if grant is None:
+                connection.remove_subscription(topic)
+                connection.push_control(Unsubscribed(topic, UnsubscribedReason.FORBIDDEN))
+            else:
+                subscription.claims, subscription.grant = claims, grant
+        connection.push_control(Renewed(claims.expires_at_s * 1000))
+
+    # -- subscribe -------------------------------------------------------------------------------
+
+    async def _subscribe(self, connection: Connection, message: Subscribe) -> None:
+        asked = [one for start in message.topics if (one := self._screen(connection, start)) is not None]
+        if not asked:
+            return
+        opened: list[TopicActor] = []
+        try:
+            for one in asked:
+                # Not a comprehension: what was opened before a failure must be released.
+                opened.append(await self.topics.open(one.parsed))  # noqa: PERF401
+            heads_before = [topic.head_seq for topic in opened]
+            try:
+                observed = await self.journal.observe([_observe_at(one) for one in asked])
+            except JournalUnavailableError as exc:
+                for one in asked:
+                    self._refuse(
+                        connection,
+                        one.parsed.name,
+                        reason_codes.UNAVAILABLE,
+                        retry_after_ms=round(exc.retry_after_s * 1000),
+                    )
+                return
+            for one, topic, seen, head in zip(asked, opened, observed, heads_before, strict=True):
+                self._answer(connection, one, topic, seen, head_before=head)
+        finally:
+            for topic in opened:
+                self.topics.release(topic)
+
+    def _screen(self, connection: Connection, start: TopicStart) -> _Asked | None:
+        """Judge what needs no journal; answer at once if that is already a refusal."""
+        try:
+            parsed = parse_topic(start.topic)
+        except TopicInvalid:
+            self._deny(connection, start.topic, reason_codes.TOPIC_INVALID)
+            return None
+        claims = connection.claims
+        assert claims is not None
+        grant = find_grant(claims, parsed.name)
+        if grant is None:
+            self._deny(connection, parsed.name, reason_codes.FORBIDDEN)
+            return None
+        wanted = _to_start(start)
+        is_new = parsed.name not in connection.subscriptions
+        if is_new and len(connection.subscriptions) >= self.limits.subscriptions_max:
+            self._refuse(connection, parsed.name, reason_codes.LIMIT_EXCEEDED)
+            return None
+        return _Asked(parsed, grant, wanted)
+
+    def _answer(
+        self,
+        connection: Connection,
+        asked: _Asked,
+        topic: TopicActor,
+        seen: ObservedTopic,
+        *,
+        head_before: int,
+    ) -> None:
+        """Give the one answer to one topic; nothing awaits from here to its end."""
+        claims = connection.claims
+        assert claims is not None
+        observation = seen.observation
+        name = asked.parsed.name
+        if not is_allowed(claims, asked.grant, asked.parsed, observation.rights, exists=observation.exists):
+            connection.remove_subscription(name)
+            self._deny(connection, name, reason_codes.FORBIDDEN)
+            return
+        topic.learn(observation, head_before=head_before)
+        running = connection.subscriptions.get(name)
+        if running is not None and running.start == asked.start:
+            connection.push_control(subscribed_of(running, observation))
+            return
+        is_over_limit = running is None and (len(connection.subscriptions) >= self.limits.subscriptions_max)
+        if is_over_limit:
+            self._refuse(connection, name, reason_codes.LIMIT_EXCEEDED)
+            return
+        try:
+            decision = classify(
+                asked.start,
+                observation,
+                seen.cursor_row,
+                chain_start=chain_start(name),
+                topic_class=asked.parsed.topic_class,
+            )
+        except LookupError:
+            self._refuse(connection, name, reason_codes.UNAVAILABLE, retry_after_ms=1000)
+            return
+        connection.remove_subscription(name)
+        match decision:
+            case Serve():
+                self.counters.subscribes["served"] += 1
+                self._start(connection, asked, topic, observation, decision)
+            case Stale(reason):
+                self.counters.subscribes["stale"] += 1
+                self.counters.stale_cursors[reason.value] += 1
+                connection.push_control(StaleCursor.of(name, reason, observation))
+
+    def _start(
+        self,
+        connection: Connection,
+        asked: _Asked,
+        topic: TopicActor,
+        observation: Observation,
+        decision: Serve,
+    ) -> None:
+        claims = connection.claims
+        assert claims is not None
+        subscription = Subscription(
+            asked.parsed,
+            claims,
+            asked.grant,
+            source=topic,
+            sink=connection,
+            start=asked.start,
+            start_seq=decision.start_seq,
+            start_chain=decision.chain_at_start,
+            position=decision.start_seq,
+            through_seq=observation.head_seq,
+            through_chain=observation.head_chain,
+        )
+        connection.push_control(subscribed_of(subscription, observation))
+        topic.join(subscription)
+        connection.add_subscription(subscription)
+
+    def _unsubscribe(self, connection: Connection, message: Unsubscribe) -> None:
+        for topic in message.topics:
+            # Names that were never subscribed get the same answer: the client wants it gone.
+            try:
+                name = parse_topic(topic).name
+            except TopicInvalid:
+                self._refuse(connection, topic, reason_codes.TOPIC_INVALID)
+                continue
+            connection.remove_subscription(name)
+            connection.push_control(Unsubscribed(name, UnsubscribedReason.ASKED))
+
+    # -- refusals --------------------------------------------------------------------------------
+
+    def _deny(self, connection: Connection, topic: str, reason: ReasonCode) -> None:
+        """Refuse a topic in a way that counts against the client."""
+        self._refuse(connection, topic, reason)
+        connection.deny_subscribe()
+
+    def _refuse(
+        self,
+        connection: Connection,
+        topic: str,
+        reason: ReasonCode,
+        *,
+        retry_after_ms: int = 0,
+    ) -> None:
+        self.counters.subscribes[reason.name] += 1
+        connection.push_control(
+            codec.ErrorMessage.of(
+                reason,
+                # A name outside the grammar is the client's own text: cut, never interpreted.
+                topic=topic[:200],
+                retry_after_ms=retry_after_ms,
+            )
+        )
+
+
+def _observe_at(asked: _Asked) -> tuple[TopicName, int]:
+    seq = asked.start.seq if isinstance(asked.start, CursorStart) else 0
+    return asked.parsed.name, seq
+
+
+def _to_start(start: TopicStart) -> SubscriptionStart:
+    wanted = start.start
+    return wanted if isinstance(wanted, CursorStart) else wanted.start

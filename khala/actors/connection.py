@@ -1,0 +1,430 @@
+"""One nursery per connection: a reader, and only while needed a writer and a command task.
+
+Everything that goes to the socket goes through this object, which is the one owner of the byte
+stream: remainder, control lane, then topics in turn (core/outbox.py, core/scheduler.py). All of
+``pump``, ``send_direct``, ``wake`` and ``push_control`` are synchronous, so no two tasks can
+interleave inside a WebSocket frame. An idle connection has one task: its reader.
+
+The reader never waits for the writer, or pings would stay unanswered; it stops reading only when
+the client does not take the answers to what it sent. Keeps INV-3 (order), INV-7 (bounded memory).
+Commands (hello, subscribe, ...) are run one after the other by actors/commands.py.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from khala.core.outbox import ControlLaneFullError, Outbox
+from khala.core.protocol import (
+    SUBPROTOCOL_JSON,
+    SUBPROTOCOLS,
+    ConnectionProtocol,
+    Phase,
+    RemoteProtocolError,
+)
+from khala.core.scheduler import DeficitRoundRobin
+from khala.core.subscription import EndedStale
+from khala.core.websocket_frames import frame_message
+from khala.ports import PeerClosedError, TransportBrokenError
+from khala_contracts import codec, reason_codes
+from khala_contracts.codec import ReplayComplete, StaleCursor, Unsubscribed, UnsubscribedReason
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from khala.core.counters import NodeCounters
+    from khala.core.limits import NodeLimits
+    from khala.core.protocol import Command
+    from khala.core.subscription import Subscription, SubscriptionEnding
+    from khala.ports import ByteTransport, UpgradeRequest, WebSocketPeer
+    from khala_contracts.codec import ServerControl
+    from khala_contracts.reason_codes import ReasonCode
+    from khala_contracts.sync_claims import SyncClaims
+    from khala_contracts.topics import TopicName
+
+# One call of pump() hands over at most this before others get a turn. Larger: one fast client
+# that catches up holds the loop; smaller: more wake-ups per megabyte. 256 KiB is ~0.1 ms of send.
+PUMP_MAX_BYTES: Final = 256 * 1024
+COMMANDS_MAX: Final = 64
+
+
+class CommandRunner(Protocol):
+    """Runs what a client asked for; see actors/commands.py."""
+
+    async def run(self, connection: Connection, command: Command) -> None:
+        """Run one command to its answer.
+
+        Raises:
+            RemoteProtocolError: The connection must end.
+        """
+
+
+class OriginPolicy(Protocol):
+    """Which upgrade requests are served."""
+
+    def refusal(self, request: UpgradeRequest) -> tuple[int, str] | None:
+        """Return the HTTP status and text with which to refuse, or None."""
+
+
+class Connection:
+    """One client; see the module docstring for who may call what."""
+
+    def __init__(
+        self,
+        connection_id: str,
+        *,
+        transport: ByteTransport,
+        limits: NodeLimits,
+        counters: NodeCounters,
+        commands: CommandRunner,
+        origin_policy: OriginPolicy,
+    ) -> None:
+        """Take over a connected transport; ``serve`` does the rest."""
+        self.connection_id = connection_id
+        self.limits = limits
+        self.claims: SyncClaims | None = None
+        self.subscriptions: dict[TopicName, Subscription] = {}
+        self.next_heartbeat_at = trio.current_time() + limits.heartbeat_interval_s
+        self.heartbeats_sent = 0
+        self.opened_at = trio.current_time()
+        self.closed_with: ReasonCode | None = None
+        self._counters = counters
+        self._runner = commands
+        self._origin_policy = origin_policy
+        self._transport = transport
+        self._outbox = Outbox(limits.control_lane_max_messages, limits.control_lane_max_bytes)
+        self._protocol = ConnectionProtocol(limits, is_text=False, now=trio.current_time())
+        self._turns = DeficitRoundRobin(limits.drr_quantum_bytes, limits.chunk_max_bytes, is_text=False)
+        self._commands: deque[Command] = deque()
+        self._is_running_commands = False
+        self._has_writer = False
+        # Whether a topic may write to the socket at once. Whatever waits has a writer, so:
+        # invariant (outside a synchronous step): is_direct == not (_has_writer or is_text).
+        self.is_direct = True
+        # Monotonic time at which the kernel last took a byte while bytes were waiting.
+        self._taken_at = trio.current_time()
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self._peer: WebSocketPeer | None = None
+        self._reader_waits = trio.Event()
+        self._is_greeting = False
+
+    # -- what others ask -------------------------------------------------------------------
+
+    @property
+    def is_text(self) -> bool:
+        """Whether this client speaks khala.v1.json."""
+        return self._protocol.is_text
+
+    @property
+    def phase(self) -> Phase:
+        """Where the conversation stands."""
+        return self._protocol.phase
+
+    @property
+    def heard_at(self) -> float:
+        """Monotonic time of the last message or pong."""
+        return self._protocol.heard_at
+
+    @property
+    def stalled_since(self) -> float | None:
+        """Since when bytes wait and the kernel takes none; None if nothing waits."""
+        return self._taken_at if self._has_writer else None
+
+    # -- lifetime ----------------------------------------------------------------------------
+
+    async def serve(self, peer: WebSocketPeer) -> None:
+        """Serve the client until either side ends it; never raises for what a client does.
+
+        Cancellation: the socket is dropped at once; drain by ``close`` first.
+        """
+        self._peer = peer
+        self._counters.handshakes_open += 1
+        self._is_greeting = True
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    await self._converse(peer)
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._end_greeting()
+            self._end_subscriptions()
+            self._outbox.clear()
+            self._turns.clear()
+            self._transport.abort()
+
+    async def _converse(self, peer: WebSocketPeer) -> None:
+        try:
+            if await self._shake_hands(peer):
+                await self._read(peer)
+        except PeerClosedError as closed:
+            self._counters.closes[str(closed.code)] += 1
+            self.pump()
+        except TransportBrokenError:
+            self._counters.closes["1006"] += 1
+            return
+        await self._flush()
+
+    async def _shake_hands(self, peer: WebSocketPeer) -> bool:
+        with trio.move_on_at(self.opened_at + self.limits.hello_timeout_s) as scope:
+            request = await peer.receive_request()
+        if scope.cancelled_caught:
+            return False
+        refusal = self._origin_policy.refusal(request)
+        if refusal is None:
+            for subprotocol in SUBPROTOCOLS:
+                if subprotocol in request.subprotocols:
+                    is_text = subprotocol == SUBPROTOCOL_JSON
+                    self._protocol.is_text = is_text
+                    self._turns.is_text = is_text
+                    self.is_direct = not is_text
+                    peer.accept(subprotocol)
+                    return True
+            refusal = (400, "offer the subprotocol khala.v1 or khala.v1.json")
+        self._counters.handshakes_rejected[str(refusal[0])] += 1
+        peer.reject(*refusal)
+        return False
+
+    async def _read(self, peer: WebSocketPeer) -> None:
+        while True:
+            message = await peer.receive_message()
+            try:
+                command = self._protocol.receive_untrusted(message, trio.current_time())
+            except RemoteProtocolError as exc:
+                self.close(exc.reason, exc.details)
+                continue
+            if command is not None:
+                self._end_greeting()
+                self._commands.append(command)
+                if not self._is_running_commands:
+                    self._is_running_commands = True
+                    self._start(self._run_commands)
+            while not self._has_reading_room():
+                self._reader_waits = trio.Event()
+                await self._reader_waits.wait()
+
+    def _end_greeting(self) -> None:
+        if self._is_greeting:
+            self._is_greeting = False
+            self._counters.handshakes_open -= 1
+
+    def _has_reading_room(self) -> bool:
+        if self.phase is Phase.CLOSING:
+            return True
+        return self._outbox.has_room and len(self._commands) < COMMANDS_MAX
+
+    async def _run_commands(self) -> None:
+        """Run queued commands in order; a task that exists only while there are some."""
+        try:
+            while self._commands and self.phase is not Phase.CLOSING:
+                await self._runner.run(self, self._commands.popleft())
+                self._reader_waits.set()
+        except RemoteProtocolError as exc:
+            self.close(exc.reason, exc.details)
+        finally:
+            self._is_running_commands = False
+
+    def _start(self, task: Callable[[], Awaitable[None]]) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(task)
+
+    async def _flush(self) -> None:
+        """Give the last bytes a moment to leave; the scope's deadline bounds it."""
+        with trio.move_on_after(self.limits.close_timeout_s):
+            try:
+                while not self.pump():
+                    await self._transport.wait_writable()
+            except TransportBrokenError:
+                return
+
+    # -- sending -------------------------------------------------------------------------------
+
+    def pump(self) -> bool:
+        """Hand over what waits, in order, until the kernel takes no more or a turn is over.
+
+        Returns:
+            True if nothing waits any more. Otherwise a writer is (or must be) at work.
+        """
+        budget = PUMP_MAX_BYTES
+        try:
+            while budget > 0:
+                chunk: bytes | memoryview | None = self._outbox.take_remainder()
+                if chunk is None:
+                    chunk = self._take_chunk()
+                if chunk is None:
+                    self._reader_waits.set()
+                    return True
+                sent = self._transport.try_send(chunk)
+                if sent:
+                    self._taken_at = trio.current_time()
+                    self._counters.bytes_pumped += sent
+                    budget -= sent
+                if sent < len(chunk):
+                    self._outbox.keep_remainder(memoryview(chunk)[sent:])
+                    return False
+        except TransportBrokenError:
+            self.abort()
+            return True
+        return False
+
+    def _take_chunk(self) -> bytes | None:
+        """Take the next whole frames: the control lane, else the next topic's turn."""
+        control = self._outbox.take_control()
+        if control is not None:
+            return control
+        taken = self._turns.take_next()
+        if taken is None:
+            return None
+        subscription, framed = taken
+        self._counters.deliveries += 1
+        if subscription.take_barrier():
+            self._queue_control(self._replay_complete(subscription))
+        return framed
+
+    def _ensure_sending(self) -> None:
+        """Send now if nothing is in the way; leave the rest to a writer."""
+        if not self._has_writer and not self.pump():
+            self._start_writer()
+
+    def _start_writer(self) -> None:
+        self._has_writer = True
+        self.is_direct = False
+        self._taken_at = trio.current_time()
+        self._start(self._write_until_drained)
+
+    async def _write_until_drained(self) -> None:
+        try:
+            while True:
+                await self._transport.wait_writable()
+                if self.pump():
+                    return
+        except TransportBrokenError:
+            self.abort()
+        finally:
+            self._has_writer = False
+            self.is_direct = not self.is_text
+
+    def send_direct(self, subscription: Subscription, framed: bytes, end_seq: int) -> None:
+        """Write a range of a live subscription at once; see DeliverySink. Requires is_direct."""
+        try:
+            sent = self._transport.try_send(framed)
+        except TransportBrokenError:
+            self.abort()
+            return
+        subscription.position = end_seq
+        if sent != len(framed):
+            self._outbox.keep_remainder(memoryview(framed)[sent:])
+            self._start_writer()
+
+    def wake(self, subscription: Subscription) -> None:
+        """Let a subscription with frames to send take its turns."""
+        if subscription.is_active and self._nursery is not None:
+            self._turns.add(subscription)
+            self._ensure_sending()
+
+    def push_control(self, message: ServerControl) -> None:
+        """Queue one control message behind those before it, ahead of any topic's next frames."""
+        self._queue_control(message)
+        self._ensure_sending()
+
+    def _queue_control(self, message: ServerControl) -> None:
+        if self.phase is Phase.CLOSING:
+            return
+        try:
+            self._outbox.push_control(self._encode(message))
+        except ControlLaneFullError:
+            self._counters.slow_consumer_actions["disconnect"] += 1
+            self.close(reason_codes.SLOW_CONSUMER)
+
+    def emit(self, wire: bytes) -> None:
+        """Take what the WebSocket library wants sent: handshake, pong, close."""
+        if not wire:
+            return
+        self._outbox.push_last(wire)
+        self._ensure_sending()
+
+    def _encode(self, message: ServerControl) -> bytes:
+        if self._protocol.is_text:
+            return frame_message(codec.encode_server_control_json(message), is_text=True)
+        return frame_message(codec.encode_server_control(message))
+
+    # -- endings ---------------------------------------------------------------------------------
+
+    def welcome(self, claims: SyncClaims) -> None:
+        """The hello was accepted; subscribes are served from now on."""
+        self.claims = claims
+        self._protocol.welcome()
+
+    def deny_subscribe(self) -> None:
+        """Count a denied subscribe; raises RemoteProtocolError when there were too many."""
+        self._protocol.deny(trio.current_time())
+
+    def add_subscription(self, subscription: Subscription) -> None:
+        """Take a subscription whose ``subscribed`` has been queued, and send what it has."""
+        self.subscriptions[subscription.parsed.name] = subscription
+        self._counters.subscriptions_open += 1
+        if subscription.take_barrier():
+            self.push_control(self._replay_complete(subscription))
+        self.wake(subscription)
+
+    def _replay_complete(self, subscription: Subscription) -> ReplayComplete:
+        return ReplayComplete(
+            topic=subscription.parsed.name,
+            through_seq=subscription.through_seq,
+            chain=subscription.through_chain,
+        )
+
+    def remove_subscription(self, topic: TopicName) -> Subscription | None:
+        """End a subscription; nothing of its topic is begun on this connection afterwards."""
+        subscription = self.subscriptions.pop(topic, None)
+        if subscription is not None:
+            subscription.end()
+            self._turns.discard(subscription)
+            subscription.source.leave(subscription)
+            self._counters.subscriptions_open -= 1
+        return subscription
+
+    def finish_subscription(self, subscription: Subscription, ending: SubscriptionEnding) -> None:
+        """End a running subscription and say why; the connection and its other topics stay."""
+        topic = subscription.parsed.name
+        if self.subscriptions.get(topic) is not subscription:
+            return
+        self.remove_subscription(topic)
+        if isinstance(ending, EndedStale):
+            seen = ending.observation
+            self._counters.stale_cursors[ending.reason.value] += 1
+            self.push_control(StaleCursor.of(topic, ending.reason, seen))
+        else:
+            self.push_control(Unsubscribed(topic, UnsubscribedReason.FORBIDDEN))
+
+    def close(self, reason: ReasonCode, details: dict[str, str] | None = None) -> None:
+        """Say why, begin the closing handshake, and drop the socket if that takes too long."""
+        if self.phase is Phase.CLOSING:
+            return
+        self.closed_with = reason
+        self._counters.closes[reason.name] += 1
+        said = self._encode(codec.ErrorMessage.of(reason, details=details or {}))
+        self._protocol.close()
+        self._end_subscriptions()
+        self._reader_waits.set()
+        if self._peer is None or self._nursery is None:
+            self._scope.cancel()
+            return
+        self._scope.deadline = trio.current_time() + self.limits.close_timeout_s
+        self._outbox.push_last(said)
+        self._peer.close(reason.close_code or 1011, reason.name)
+        self._ensure_sending()
+
+    def abort(self) -> None:
+        """Drop the connection now, without a word."""
+        self._protocol.close()
+        self._transport.abort()
+        self._scope.cancel()
+
+    def _end_subscriptions(self) -> None:
+        for topic in tuple(self.subscriptions):
+            self.remove_subscription(topic)

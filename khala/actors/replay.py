@@ -1,0 +1,114 @@
+"""Journal pages for subscriptions that stand behind the window, each page read once.
+
+One read is in flight per (topic, position) however many wait for it; at most
+``journal_readers_max`` at once, and ``pages_max_bytes`` of pages held (INV-7). The newest replay
+waits; live delivery never does, since it reads the window. Trouble is retried here and nowhere
+else, with backoff and jitter, while the subscriptions wait: their cursors stay valid.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from khala.ports import JournalUnavailableError
+
+if TYPE_CHECKING:
+    from khala.actors.topic import TopicActor
+    from khala.core.counters import NodeCounters
+    from khala.core.limits import NodeLimits
+    from khala.core.pages import Page
+    from khala.core.subscription import Subscription
+    from khala.ports import JournalReader, Rng
+    from khala_contracts.topics import TopicName
+
+RETRY_FIRST_S: Final = 0.25
+RETRY_MAX_S: Final = 5.0
+
+
+class PageReader:
+    """Reads pages in its nursery and hands them to whoever waits."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        journal: JournalReader,
+        limits: NodeLimits,
+        counters: NodeCounters,
+        rng: Rng,
+    ) -> None:
+        """Read into ``nursery``, which outlives every connection."""
+        self._nursery = nursery
+        self._journal = journal
+        self._limits = limits
+        self._counters = counters
+        self._rng = rng
+        self._readers = trio.CapacityLimiter(limits.journal_readers_max)
+        self._waiting: dict[tuple[TopicName, int], list[tuple[TopicActor, Subscription]]] = {}
+        # Invariant: _held_bytes is the sum of len(page.blob) over all of _held.
+        self._held: dict[tuple[TopicName, int], Page] = {}
+        self._held_bytes = 0
+        self._freed = trio.Event()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of pages that subscriptions still send from."""
+        self._forget_unused()
+        return self._held_bytes
+
+    def request(self, topic: TopicActor, subscription: Subscription) -> None:
+        """Bring the subscription the page after its position; see PageRequests."""
+        key = (topic.parsed.name, subscription.position)
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            waiting.append((topic, subscription))
+            return
+        self._waiting[key] = [(topic, subscription)]
+        self._nursery.start_soon(self._read, key)
+
+    async def _read(self, key: tuple[TopicName, int]) -> None:
+        held = self._held.get(key)
+        if held is not None and held.users > 0:
+            # Not at once: the caller is inside its own turn, and a page handed over now would
+            # make it send from within itself.
+            await trio.lowlevel.checkpoint()
+            self._hand_over(key, held)
+            return
+        async with self._readers:
+            await self._wait_for_room()
+            page = await self._read_until_answered(key)
+        self._hand_over(key, page)
+
+    async def _wait_for_room(self) -> None:
+        while self.held_bytes >= self._limits.pages_max_bytes:
+            self._freed = trio.Event()
+            with trio.move_on_after(RETRY_FIRST_S):
+                await self._freed.wait()
+
+    async def _read_until_answered(self, key: tuple[TopicName, int]) -> Page:
+        wait_s = RETRY_FIRST_S
+        while True:
+            try:
+                page = await self._journal.read_page(*key)
+            except JournalUnavailableError as exc:
+                self._counters.page_read_failures += 1
+                await trio.sleep(max(exc.retry_after_s, wait_s) * (0.5 + self._rng.random() / 2))
+                wait_s = min(wait_s * 2, RETRY_MAX_S)
+            else:
+                self._counters.pages_read += 1
+                return page
+
+    def _hand_over(self, key: tuple[TopicName, int], page: Page) -> None:
+        for topic, subscription in self._waiting.pop(key):
+            topic.take_page(subscription, page)
+        if page.users > 0 and key not in self._held:
+            self._held[key] = page
+            self._held_bytes += len(page.blob)
+        self._forget_unused()
+
+    def _forget_unused(self) -> None:
+        for key in [key for key, page in self._held.items() if page.users <= 0]:
+            self._held_bytes -= len(self._held.pop(key).blob)
+            self._freed.set()

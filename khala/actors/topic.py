@@ -1,0 +1,447 @@
+"""One task per live topic: turns lossy hints into ordered, gap-free frames in the window.
+
+Started by registry.py for the first subscriber; stops ``topic_linger_s`` after the last leaves.
+Reads driver records (hints) and the journal (truth); writes its window, and its subscribers'
+sockets through their connections. Keeps INV-3 (ascending, no gaps) and INV-7 (bounded memory).
+Who may subscribe: core/access_policy.py. From where: core/classification.py.
+
+    offer_record / learn      synchronous, by the registry's tasks: change state, wake the task
+    run                       heals gaps from the journal, then fans out
+
+The one place where the window grows is ``_append``; fan-out only reads it. A record is used if
+it continues our head in our chain; anything else makes the journal decide.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from khala.core.access_policy import is_allowed
+from khala.core.ranges import RangeKey
+from khala.core.records import HeldRecords, RecordDecision, decide_record
+from khala.core.subscription import (
+    NEEDS_PAGE,
+    EndedForbidden,
+    EndedStale,
+    NeedsPage,
+)
+from khala.core.websocket_frames import frame_message
+from khala.core.window import Window
+from khala.ports import JournalUnavailableError
+from khala_contracts import codec
+from khala_contracts.codec import StaleReason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from khala.core.classification import Observation
+    from khala.core.counters import NodeCounters
+    from khala.core.limits import NodeLimits
+    from khala.core.pages import Page
+    from khala.core.ranges import RangeCache
+    from khala.core.subscription import Subscription, SubscriptionEnding
+    from khala.ports import JournalReader
+    from khala_contracts.fanout_records import FanoutRecord
+    from khala_contracts.topics import ParsedTopic
+
+# How often the fan-out loop looks at the clock; a look costs as much as a tenth of a send.
+_SENDS_PER_CLOCK_LOOK = 32
+
+
+class PageRequests(Protocol):
+    """Reads pages for subscriptions, each page once; see actors/replay.py."""
+
+    def request(self, topic: TopicActor, subscription: Subscription) -> None:
+        """Bring the subscription the page after its position, then wake it."""
+
+
+class WindowBudget(Protocol):
+    """Bounds the windows of all topics of a node together; see actors/registry.py."""
+
+    def grew(self, topic: TopicActor, byte_count: int) -> None:
+        """Account for a change of one window, perhaps dropping the oldest frames of others."""
+
+
+class TopicActor:
+    """One topic on this node. Only ``run`` awaits; everything else is synchronous."""
+
+    def __init__(
+        self,
+        parsed: ParsedTopic,
+        *,
+        limits: NodeLimits,
+        counters: NodeCounters,
+        journal: JournalReader,
+        pages: PageRequests,
+        ranges: RangeCache,
+        budget: WindowBudget,
+    ) -> None:
+        """Make a topic that knows nothing yet; ``learn`` gives it its first head."""
+        self.parsed = parsed
+        self.lineage = ""
+        self.window = Window(limits.window_max_frames, limits.window_max_bytes)
+        # In the order of joining; the values mean nothing.
+        self.subscriptions: dict[Subscription, None] = {}
+        # Subscribes that have opened this topic and have not joined yet.
+        self.pending_joins = 0
+        self.empty_since: float | None = trio.current_time()
+        self._limits = limits
+        self._counters = counters
+        self._journal = journal
+        self._pages = pages
+        self._ranges = ranges
+        self._budget = budget
+        self._held = HeldRecords(limits.held_records_max, limits.held_max_bytes)
+        self._inbox: deque[FanoutRecord] = deque()
+        # Highest position that anybody credible has told us of. Healing is due while it is
+        # above the head and nothing in the inbox or held closes the gap.
+        self._known_head = 0
+        self._heal_at: float | None = None
+        self._wake = trio.Event()
+        self._initialised = trio.Event()
+        # Counts histories: what was read or framed before a change of it is dropped after it.
+        self._generation = 0
+
+    # -- what others tell it ---------------------------------------------------------------
+
+    @property
+    def head_seq(self) -> int:
+        """Newest frame of the window."""
+        return self.window.head_seq
+
+    @property
+    def head_chain(self) -> bytes:
+        """Chain at the newest frame of the window."""
+        return self.window.head_chain
+
+    @property
+    def is_initialised(self) -> bool:
+        """Whether a head has been learned."""
+        return bool(self.lineage)
+
+    def learn(self, observation: Observation, *, head_before: int) -> None:
+        """Take what the journal says: the first head, a newer head, or another history.
+
+        Args:
+            observation: Read after the caller noted ``head_before``.
+            head_before: Our head before that read. Whatever we hold was committed and visible
+                before it reached us, so a journal whose head is below it is another history.
+        """
+        if not self.is_initialised:
+            self.lineage = observation.lineage
+            self.window.reset(observation.head_seq, observation.head_chain)
+            self._known_head = observation.head_seq
+            self._initialised.set()
+            return
+        if self._contradicts(observation, head_before):
+            self._start_over(observation)
+            return
+        if observation.head_seq > self._known_head:
+            self._known_head = observation.head_seq
+        if self._known_head > self.window.head_seq and self._heal_at is None:
+            # The record is probably on its way; a read is only due if it does not arrive.
+            self._heal_at = trio.current_time() + self._limits.heal_delay_s
+            self._wake.set()
+
+    def check_rights(self, observation: Observation) -> None:
+        """End the subscriptions whose right no longer holds on the head row."""
+        for subscription in tuple(self.subscriptions):
+            if not is_allowed(
+                subscription.claims,
+                subscription.grant,
+                self.parsed,
+                observation.rights,
+                exists=observation.exists,
+            ):
+                subscription.sink.finish_subscription(subscription, EndedForbidden())
+
+    def end_below_floor(self, observation: Observation) -> None:
+        """End the subscriptions that the floor has passed and the window cannot serve."""
+        for subscription in tuple(self.subscriptions):
+            passed = subscription.position + 1 < observation.floor_seq
+            if passed and not self.window.covers(subscription.position):
+                if subscription.page is not None:
+                    continue
+                subscription.sink.finish_subscription(
+                    subscription, EndedStale(observation.floor_reason, observation)
+                )
+
+    def offer_record(self, record: FanoutRecord) -> None:
+        """Take one authentic record; what does not fit becomes a hint."""
+        if len(self._inbox) >= self._limits.held_records_max:
+            self._counters.records["overflow"] += 1
+            self.position_unknown()
+            return
+        self._inbox.append(record)
+        self._wake.set()
+
+    def position_unknown(self) -> None:
+        """Something may have been missed: read the journal now."""
+        self._heal_at = trio.current_time()
+        self._wake.set()
+
+    def join(self, subscription: Subscription) -> None:
+        """Take a subscriber; it is fanned out to from now on."""
+        self.subscriptions[subscription] = None
+        self.empty_since = None
+
+    def leave(self, subscription: Subscription) -> None:
+        """Forget a subscriber."""
+        self.subscriptions.pop(subscription, None)
+        if not self.subscriptions:
+            self.empty_since = trio.current_time()
+
+    def _contradicts(self, seen: Observation, head_before: int) -> bool:
+        """Whether the journal no longer holds what we have sent: another history."""
+        if seen.lineage != self.lineage or seen.head_seq < head_before:
+            return True
+        window = self.window
+        return seen.head_seq == window.head_seq and seen.head_chain != window.head_chain
+
+    def _start_over(self, observation: Observation) -> None:
+        """The journal has another history: drop everything and end the subscriptions."""
+        self._generation += 1
+        self._account(-self.window.size_bytes)
+        self.lineage = observation.lineage
+        self.window.reset(observation.head_seq, observation.head_chain)
+        self._held.clear()
+        self._inbox.clear()
+        self._known_head = observation.head_seq
+        self._heal_at = None
+        ending = EndedStale(StaleReason.LINEAGE_MISMATCH, observation)
+        for subscription in tuple(self.subscriptions):
+            subscription.sink.finish_subscription(subscription, ending)
+
+    # -- the task ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the topic until cancelled; an exception here ends this topic's turn only.
+
+        Cancellation: safe at every await; the window holds whole frames only.
+        """
+        # Records that arrive while the first head is being read wait in the inbox.
+        await self._initialised.wait()
+        while True:
+            await self._wait_work()
+            self._take_inbox()
+            if self._heal_at is not None and trio.current_time() >= self._heal_at:
+                await self._heal()
+            await self._fan_out()
+
+    async def _wait_work(self) -> None:
+        # Take the event before looking: a record offered between a look and the wait would set
+        # the old event, and we would sleep on the new one.
+        wake = self._wake
+        if not self._inbox:
+            deadline = self._heal_at if self._heal_at is not None else float("inf")
+            with trio.move_on_at(deadline):
+                await wake.wait()
+        self._wake = trio.Event()
+        if self._inbox:
+            self._wake.set()
+
+    def _take_inbox(self) -> None:
+        """Apply, hold or drop the records that have arrived; decide whether a read is due."""
+        while self._inbox:
+            self._take_record(self._inbox.popleft())
+        while (record := self._held.take_from(self.window.head_seq)) is not None:
+            self._take_record(record)
+        if self._known_head <= self.window.head_seq:
+            self._heal_at = None
+        elif self._heal_at is None:
+            self._heal_at = trio.current_time() + self._limits.heal_delay_s
+
+    def _take_record(self, record: FanoutRecord) -> None:
+        decision = decide_record(
+            record,
+            lineage=self.lineage,
+            head_seq=self.window.head_seq,
+            head_chain=self.window.head_chain,
+        )
+        self._counters.records[decision.value] += 1
+        match decision:
+            case RecordDecision.APPLY:
+                self._append(record.entries, record.chain_after)
+            case RecordDecision.DUPLICATE:
+                return
+            case RecordDecision.HOLD:
+                self._held.hold(record)
+            case RecordDecision.HINT:
+                pass
+            case RecordDecision.OTHER_LINEAGE | RecordDecision.CONFLICT:
+                # Not ours to believe: the journal says what the history is.
+                self._heal_at = trio.current_time()
+                return
+        self._known_head = max(self._known_head, record.last_seq, self.window.head_seq)
+
+    def _append(self, entries: Sequence[bytes], head_chain: bytes) -> None:
+        before = self.window.size_bytes
+        self.window.extend(entries, head_chain)
+        self._counters.frames_appended += len(entries)
+        self._account(self.window.size_bytes - before)
+
+    def _account(self, byte_count: int) -> None:
+        if byte_count:
+            self._budget.grew(self, byte_count)
+
+    async def _heal(self) -> None:
+        """Read what follows the head from the journal; one page, then the loop decides again.
+
+        On trouble: stay where we are and try again later; the subscribers wait, nothing is lost.
+        """
+        self._heal_at = None
+        head_before = self.window.head_seq
+        generation = self._generation
+        try:
+            page = await self._journal.read_page(self.parsed.name, head_before)
+        except JournalUnavailableError as exc:
+            self._heal_at = trio.current_time() + exc.retry_after_s
+            return
+        self._counters.heals += 1
+        if generation == self._generation:
+            self._use_page(page, head_before)
+
+    def _use_page(self, page: Page, head_before: int) -> None:
+        seen = page.observation
+        if self._contradicts(seen, head_before):
+            self._start_over(seen)
+            return
+        # Nothing else appends while this task awaits, so the page continues our head.
+        assert self.window.head_seq == head_before, (self.window.head_seq, head_before)
+        if page.last_seq > head_before:
+            self._append(page.entries(head_before, page.last_seq), page.last_chain)
+        elif seen.floor_seq > head_before + 1:
+            # Nobody followed while retention passed our head: begin again at the journal's.
+            self._account(-self.window.size_bytes)
+            self.window.reset(seen.head_seq, seen.head_chain)
+        # A hint may have claimed more than was ever committed; only the journal counts.
+        self._known_head = max(seen.head_seq, self.window.head_seq)
+        if self._known_head > self.window.head_seq:
+            self._heal_at = trio.current_time()
+
+    async def _fan_out(self) -> None:
+        """Bring every subscriber that waits at the old head to the new one.
+
+        Iterates over a copy: a subscriber that leaves during a yield is inactive and skipped;
+        one that joins sends by itself; each has its own position, so nobody is sent twice.
+        """
+        head_seq = self.window.head_seq
+        generation = self._generation
+        sends = 0
+        turn_ends_at = trio.current_time() + self._limits.fanout_quantum_s
+        shared: bytes = b""
+        shared_position = -1
+        for subscription in tuple(self.subscriptions):
+            sink = subscription.sink
+            if not (subscription.is_active and sink.is_direct) or subscription.is_replaying:
+                if not subscription.has_frames:
+                    continue
+                sink.wake(subscription)
+            elif subscription.position == shared_position:
+                sink.send_direct(subscription, shared, head_seq)
+            elif subscription.position >= head_seq:
+                continue
+            elif (framed := self._frame_live(subscription.position, head_seq)) is None:
+                sink.wake(subscription)
+            else:
+                shared, shared_position = framed, subscription.position
+                sink.send_direct(subscription, shared, head_seq)
+            sends += 1
+            if sends % _SENDS_PER_CLOCK_LOOK == 0 and (
+                sends >= self._limits.fanout_quantum_sends or trio.current_time() >= turn_ends_at
+            ):
+                await trio.lowlevel.checkpoint()
+                self._counters.deliveries += sends
+                if generation != self._generation:
+                    return
+                sends = 0
+                turn_ends_at = trio.current_time() + self._limits.fanout_quantum_s
+        self._counters.deliveries += sends
+
+    def _frame_live(self, position: int, head_seq: int) -> bytes | None:
+        """Return everything after position as one framed range, if it is one chunk."""
+        if not self.window.covers(position):
+            return None
+        end_seq = self.window.choose_end(position, max_bytes=self._limits.chunk_max_bytes, last_seq=head_seq)
+        if end_seq != head_seq:
+            return None
+        return self._frame(position, end_seq, self.window.entries(position, end_seq))
+
+    def _frame(self, position: int, end_seq: int, entries: list[bytes]) -> bytes:
+        key = RangeKey(self.parsed.name, self.lineage, position, end_seq, is_text=False)
+        framed = self._ranges.get(key)
+        if framed is None:
+            framed = frame_message(b"".join(entries))
+            self._ranges.put(key, framed)
+        return framed
+
+    # -- what subscriptions send from --------------------------------------------------------------
+
+    def frame_range(
+        self, subscription: Subscription, *, max_bytes: int, is_text: bool
+    ) -> bytes | NeedsPage | None:
+        """Advance a subscription over its next range; see RangeSource."""
+        position = subscription.position
+        source = self._source_of(subscription)
+        if source is None:
+            return NEEDS_PAGE
+        end_seq = source.choose_end(position, max_bytes=max_bytes, last_seq=subscription.limit_seq)
+        if end_seq is None:
+            return None
+        key = RangeKey(self.parsed.name, self.lineage, position, end_seq, is_text)
+        framed = self._ranges.get(key)
+        if framed is None:
+            framed = _encode_range(source, position, end_seq, is_text=is_text)
+            self._ranges.put(key, framed)
+        subscription.advance(end_seq)
+        return framed
+
+    def _source_of(self, subscription: Subscription) -> Page | Window | None:
+        position = subscription.position
+        page = subscription.page
+        if page is not None:
+            if page.covers(position):
+                return page
+            subscription.drop_page()
+        if self.window.covers(position) and position < self.window.head_seq:
+            return self.window
+        return None
+
+    def request_page(self, subscription: Subscription) -> None:
+        """Have the next page read; see RangeSource."""
+        subscription.is_waiting_for_page = True
+        self._pages.request(self, subscription)
+
+    def take_page(self, subscription: Subscription, page: Page) -> None:
+        """Give a waiting subscription its page, or end it if the floor has passed it."""
+        subscription.is_waiting_for_page = False
+        if not subscription.is_active:
+            return
+        ending = self._judge_page(subscription, page)
+        if ending is not None:
+            subscription.sink.finish_subscription(subscription, ending)
+            return
+        if page.covers(subscription.position):
+            page.users += 1
+            subscription.page = page
+        subscription.sink.wake(subscription)
+
+    def _judge_page(self, subscription: Subscription, page: Page) -> SubscriptionEnding | None:
+        seen = page.observation
+        if seen.lineage != self.lineage or seen.head_seq < subscription.position:
+            return EndedStale(StaleReason.LINEAGE_MISMATCH, seen)
+        if not page.covers(subscription.position) and subscription.position + 1 < seen.floor_seq:
+            return EndedStale(seen.floor_reason, seen)
+        return None
+
+
+def _encode_range(source: Page | Window, position: int, end_seq: int, *, is_text: bool) -> bytes:
+    if is_text:
+        frames = b",".join(codec.frame_json(e) for e in source.entries(position, end_seq))
+        return frame_message(b'{"frames":[' + frames + b"]}", is_text=True)
+    if isinstance(source, Window):
+        return frame_message(b"".join(source.entries(position, end_seq)))
+    return frame_message(source.joined(position, end_seq))

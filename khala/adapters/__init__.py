@@ -1,0 +1,1 @@
+"""Everything of the node that knows a library or the operating system."""

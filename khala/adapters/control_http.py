@@ -1,0 +1,133 @@
+"""Calls from the node to control over HTTP: redeem tokens, fetch public keys.
+
+Redemptions that wait at the same moment travel in one request, and one request is under way at a
+time: while control answers, the next ones gather. A storm of hellos costs O(requests), not O(hellos).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import httpx
+import trio
+
+from khala.ports import ControlUnavailableError
+from khala_contracts import http_messages as m
+from khala_contracts import reason_codes
+from khala_service.errors import PeerRefused, Unavailable
+
+if TYPE_CHECKING:
+    from khala_contracts.reason_codes import ReasonCode
+    from khala_contracts.sync_claims import SyncClaims
+    from khala_service.adapters.http_client import ServiceHttpClient
+
+BATCH_MAX: Final = 256
+# A hello may wait for this long in all; the hello deadline is above it.
+ANSWER_TIMEOUT_S: Final = 4.0
+# Waiting redemptions above this are refused at once; each waits for a batch of 256 and a round trip.
+WAITING_MAX: Final = 4_096
+_KEYS_MAX_BYTES: Final = 256 * 1024
+
+
+@attrs.define(eq=False)
+class _Waiting:
+    redemption: m.Redemption
+    done: trio.Event = attrs.field(factory=trio.Event)
+    # ok, replayed or revoked; None: no answer.
+    result: str | None = None
+
+
+class HttpControlClient:
+    """Redeems tokens in batches; ``run`` must be running."""
+
+    def __init__(self, client: ServiceHttpClient, node_id: str) -> None:
+        """Call control through ``client``, whose credential says which service we are."""
+        self._client = client
+        self._node_id = node_id
+        self._send, self._receive = trio.open_memory_channel[_Waiting](WAITING_MAX)
+
+    async def redeem(self, claims: SyncClaims, connection_id: str) -> ReasonCode | None:
+        """Spend a token for a connection; see ControlClient."""
+        waiting = _Waiting(
+            m.Redemption(
+                jti=claims.jti,
+                connection_id=connection_id,
+                node_id=self._node_id,
+                session_id=claims.session_id or "",
+                principal_id=claims.principal_id,
+                user_id=claims.user_id,
+                device_id=claims.device_id,
+                token_expires_at=claims.expires_at_s * 1000,
+                token_issued_at=claims.issued_at_s * 1000,
+            )
+        )
+        try:
+            self._send.send_nowait(waiting)
+        except trio.WouldBlock:
+            raise ControlUnavailableError(1.0) from None
+        with trio.move_on_after(ANSWER_TIMEOUT_S):
+            await waiting.done.wait()
+        match waiting.result:
+            case "ok":
+                return None
+            case "replayed":
+                return reason_codes.TOKEN_REPLAYED
+            case "revoked":
+                return reason_codes.REAUTH_REQUIRED
+            case _:
+                raise ControlUnavailableError(1.0)
+
+    async def run(self) -> None:
+        """Send batches until cancelled."""
+        while True:
+            batch = [await self._receive.receive()]
+            while len(batch) < BATCH_MAX:
+                try:
+                    batch.append(self._receive.receive_nowait())
+                except trio.WouldBlock:
+                    break
+            await self._redeem_batch(batch)
+
+    async def _redeem_batch(self, batch: list[_Waiting]) -> None:
+        request = m.RedeemRequest(redemptions=[waiting.redemption for waiting in batch])
+        try:
+            answer = await self._client.post(
+                "/internal/v1/sync-tokens/redeem",
+                request,
+                m.RedeemResponse,
+                timeout_s=ANSWER_TIMEOUT_S,
+            )
+            for waiting, result in zip(batch, answer.results, strict=True):
+                waiting.result = m.REDEEM_RESULTS.words.get(result)
+        except (Unavailable, PeerRefused, ValueError):
+            # Each of these hellos is told "unavailable": its client comes back with a token that is
+            # unspent, or was spent for a connection that never lived and is minted anew.
+            pass
+        finally:
+            for waiting in batch:
+                waiting.done.set()
+
+
+class HttpKeySource:
+    """Fetches control's JWKS."""
+
+    def __init__(self, control_url: str) -> None:
+        """Fetch from this base URL."""
+        self._url = control_url.rstrip("/") + "/.well-known/jwks.json"
+
+    async def fetch_keys(self) -> list[dict[str, object]]:
+        """Return the JSON Web Keys; see KeySource."""
+        try:
+            async with httpx.AsyncClient(timeout=ANSWER_TIMEOUT_S, trust_env=False) as client:
+                response = await client.get(self._url)
+                response.raise_for_status()
+                if len(response.content) > _KEYS_MAX_BYTES:
+                    raise ControlUnavailableError(1.0)
+                keys = json.loads(response.content)["keys"]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as exc:
+            raise ControlUnavailableError(1.0) from exc
+        if not isinstance(keys, list):
+            raise ControlUnavailableError(1.0)
+        return keys

@@ -1,0 +1,172 @@
+"""JournalReader over PostgreSQL: three statements, each one snapshot.
+
+The position check has a connection of its own: it finds what drivers lost, so it must not wait
+behind replays. No retry here; page reads are retried by actors/replay.py, the position check by
+its next tick, a subscribe by the client.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from khala.core.classification import CursorRow, HeadRights, Observation
+from khala.core.pages import Page
+from khala.ports import JournalUnavailableError, ObservedTopic
+from khala_contracts.chain import chain_start
+from khala_contracts.codec import StaleReason
+from khala_service.adapters.postgres import load_queries, open_pool
+from khala_service.errors import DatabaseError, SerializationTrouble, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from khala.core.limits import NodeLimits
+    from khala_contracts.topics import TopicName
+    from khala_service.adapters.postgres import PostgresPool, Row
+    from khala_service.secret import Secret
+
+_QUERIES = "khala.adapters.postgres.queries"
+
+
+class PostgresJournalReader:
+    """Reads ``runtime.journal``, ``runtime.topic_heads`` and ``runtime.lineage``."""
+
+    def __init__(self, readers: PostgresPool, position: PostgresPool, limits: NodeLimits) -> None:
+        """Use ``position`` for the position check alone."""
+        self._readers = readers
+        self._position = position
+        self._limits = limits
+        self._observe_sql = load_queries(_QUERIES, "observe")
+        self._page_sql = load_queries(_QUERIES, "read_page")
+        self._heads_sql = load_queries(_QUERIES, "read_heads")
+
+    async def observe(self, asked: Sequence[tuple[TopicName, int]]) -> list[ObservedTopic]:
+        """Return each topic and its journal row at the asked seq; see JournalReader."""
+        topics = [topic for topic, _ in asked]
+        with _translated():
+            rows = await self._readers.fetch(self._observe_sql, topics, [seq for _, seq in asked])
+        if len(rows) != len(asked):
+            # No current lineage: the runtime has never started, or is being restored.
+            raise JournalUnavailableError(1.0)
+        return [
+            ObservedTopic(_observation(topic, row), _cursor_row(row))
+            for topic, row in zip(topics, rows, strict=True)
+        ]
+
+    async def read_heads(self, topics: Sequence[TopicName]) -> list[Observation]:
+        """Return each topic's head row; see JournalReader."""
+        with _translated():
+            rows = await self._position.fetch(self._heads_sql, list(topics))
+        if len(rows) != len(topics):
+            raise JournalUnavailableError(1.0)
+        return [_observation(topic, row) for topic, row in zip(topics, rows, strict=True)]
+
+    async def read_page(self, topic: TopicName, after_seq: int) -> Page:
+        """Return the retained frames after ``after_seq``; see JournalReader."""
+        limits = self._limits
+        with _translated():
+            row = await self._readers.fetchrow(
+                self._page_sql, topic, after_seq, limits.page_max_frames, limits.page_max_bytes
+            )
+        if row is None:
+            raise JournalUnavailableError(1.0)
+        observation = _observation(topic, row)
+        if not row["frames"]:
+            return Page.from_sizes(after_seq, b"", (), last_chain=b"", observation=observation)
+        if row["last_seq"] - after_seq != row["frames"]:
+            # A hole between retained rows contradicts the journal's contract; sending on would
+            # be a gap on the wire, a stale cursor would blame the client.
+            raise JournalUnavailableError(5.0)
+        return Page.from_sizes(
+            after_seq,
+            row["blob"],
+            row["sizes"],
+            last_chain=row["last_chain"],
+            observation=observation,
+        )
+
+    async def check(self) -> str | None:
+        """Return None if the journal answers and has a lineage, else why not."""
+        try:
+            rows = await self._position.fetch("SELECT 1 FROM runtime.lineage WHERE is_current")
+        except (Unavailable, SerializationTrouble):
+            return "journal_unreachable"
+        except DatabaseError:
+            return "journal_schema_missing"
+        return None if rows else "no_lineage"
+
+
+def _observation(topic: TopicName, row: Row) -> Observation:
+    if not row["is_known"]:
+        start = chain_start(topic)
+        return Observation(
+            topic=topic,
+            lineage=row["lineage"],
+            exists=False,
+            head_seq=0,
+            head_chain=start,
+            head_bytes_total=0,
+            floor_seq=1,
+            floor_chain=start,
+            floor_bytes_total=0,
+            floor_reason=StaleReason.RETENTION_EXPIRED,
+            rights=HeadRights(None, None),
+        )
+    return Observation(
+        topic=topic,
+        lineage=row["lineage"],
+        exists=True,
+        head_seq=row["head_seq"],
+        head_chain=row["head_chain"],
+        head_bytes_total=row["head_bytes_total"],
+        floor_seq=row["floor_seq"],
+        floor_chain=row["floor_chain"],
+        floor_bytes_total=row["floor_bytes_total"],
+        floor_reason=_floor_reason(row["floor_reason"]),
+        rights=HeadRights(row["owner_user_id"], row["org_id"]),
+    )
+
+
+def _floor_reason(written: str) -> StaleReason:
+    # 'none' stands for a floor that never moved; nothing can be below it, so the value is unused.
+    return StaleReason.RETENTION_EXPIRED if written == "none" else StaleReason(written)
+
+
+def _cursor_row(row: Row) -> CursorRow | None:
+    chain: Any = row["cursor_chain"]
+    return CursorRow(chain, row["cursor_bytes_total"]) if chain is not None else None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn every trouble of the database into the one that the node's actors know."""
+    try:
+        yield
+    except Unavailable as exc:
+        raise JournalUnavailableError(exc.retry_after_s) from exc
+    except (SerializationTrouble, DatabaseError) as exc:
+        # The statements are ours: a refusal means a schema that is missing or being migrated.
+        raise JournalUnavailableError(1.0) from exc
+
+
+@asynccontextmanager
+async def open_journal_reader(dsn: Secret, limits: NodeLimits) -> AsyncIterator[PostgresJournalReader]:
+    """Yield a reader; must run inside ``open_asyncio_loop``."""
+    async with (
+        open_pool(
+            dsn,
+            application_name="khala-node",
+            min_size=1,
+            max_size=limits.journal_readers_max,
+        ) as readers,
+        open_pool(
+            dsn,
+            application_name="khala-node-position",
+            min_size=1,
+            max_size=1,
+            statement_timeout_ms=2_000,
+            acquire_timeout_s=2.0,
+        ) as position,
+    ):
+        yield PostgresJournalReader(readers, position, limits)

@@ -1,0 +1,34 @@
+-- Retained frames after $2 that follow without a hole, at most $3 frames and about $4 bytes, with the
+-- observation of the same snapshot. The page starts at $2 + 1 or is empty: rows below the floor are
+-- invisible by rule even while they have not been deleted yet. One aggregate, so that nothing is done
+-- per frame outside the database.
+WITH head AS (
+    SELECT l.id AS lineage, h.*
+    FROM (SELECT id FROM runtime.lineage WHERE is_current) AS l
+    LEFT JOIN runtime.topic_heads AS h ON h.topic = $1::text
+),
+start AS (
+    SELECT j.bytes_total - octet_length(j.entry) AS bytes_before
+    FROM runtime.journal AS j, head
+    WHERE j.topic = $1::text AND j.seq = $2::bigint + 1 AND j.seq >= head.floor_seq
+),
+page AS (
+    SELECT count(*) AS frames,
+           max(j.seq) AS last_seq,
+           string_agg(j.entry, ''::bytea ORDER BY j.seq) AS blob,
+           array_agg(octet_length(j.entry) ORDER BY j.seq) AS sizes
+    FROM runtime.journal AS j, start
+    WHERE j.topic = $1::text
+      AND j.seq > $2::bigint AND j.seq <= $2::bigint + $3::bigint
+      AND (j.seq = $2::bigint + 1 OR j.bytes_total <= start.bytes_before + $4::bigint)
+)
+SELECT head.lineage,
+       head.topic IS NOT NULL AS is_known,
+       head.head_seq, head.head_chain, head.head_bytes_total,
+       head.floor_seq, head.floor_chain, head.floor_bytes_total, head.floor_reason,
+       head.owner_user_id, head.org_id,
+       page.frames, page.last_seq, page.blob, page.sizes,
+       last.chain AS last_chain
+FROM head
+CROSS JOIN page
+LEFT JOIN runtime.journal AS last ON last.topic = $1::text AND last.seq = page.last_seq

@@ -1,0 +1,114 @@
+"""TCP sockets as ByteTransport: non-blocking sends on the standard library's socket.
+
+trio's socket wraps the same descriptor for everything that waits; ``try_send`` goes past it,
+because a checkpoint per send would cost more than the send.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+import trio
+
+from khala.ports import TransportBrokenError
+
+LISTEN_BACKLOG: Final = 1024
+# After EMFILE and the like: accepting again at once would spin. Clients wait in the backlog.
+_ACCEPT_PAUSE_S: Final = 0.1
+
+
+class SocketTransport:
+    """One connected TCP socket."""
+
+    def __init__(self, connected: socket.socket, *, send_buffer_bytes: int) -> None:
+        """Take over a connected socket and bound its kernel send buffer."""
+        connected.setblocking(False)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Linux doubles the value for its own bookkeeping; half of it holds half as much data.
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes // 2)
+        self._socket = connected
+        self._waiting_socket = trio.socket.from_stdlib_socket(connected)
+        self._is_aborted = False
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        """Send what the kernel takes now; see ByteTransport."""
+        try:
+            return self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as exc:
+            raise TransportBrokenError from exc
+
+    async def wait_writable(self) -> None:
+        """Wait for room in the kernel's buffer; see ByteTransport."""
+        try:
+            await trio.lowlevel.wait_writable(self._socket)
+        except (trio.ClosedResourceError, OSError, ValueError) as exc:
+            raise TransportBrokenError from exc
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """Receive what has arrived; see ByteTransport."""
+        try:
+            return await self._waiting_socket.recv(max_bytes)
+        except (trio.ClosedResourceError, OSError) as exc:
+            raise TransportBrokenError from exc
+
+    def abort(self) -> None:
+        """Close the descriptor; what the kernel still holds is sent by it."""
+        if not self._is_aborted:
+            self._is_aborted = True
+            self._waiting_socket.close()
+
+
+class SocketAcceptor:
+    """A listening TCP socket."""
+
+    def __init__(self, listening: socket.socket, *, send_buffer_bytes: int) -> None:
+        """Take over a bound, listening socket."""
+        listening.setblocking(False)
+        self._socket = listening
+        self._send_buffer_bytes = send_buffer_bytes
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    async def accept(self) -> SocketTransport:
+        """Return the next connected client; see Acceptor."""
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                connected, _ = self._socket.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            except OSError:
+                await trio.sleep(_ACCEPT_PAUSE_S)
+                continue
+            return SocketTransport(connected, send_buffer_bytes=self._send_buffer_bytes)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+
+def open_acceptor(host: str, port: int, *, send_buffer_bytes: int) -> SocketAcceptor:
+    """Listen on ``host:port``; port 0 takes a free one.
+
+    Raises:
+        OSError: The address cannot be bound; its errno says why.
+    """
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(LISTEN_BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return SocketAcceptor(listening, send_buffer_bytes=send_buffer_bytes)

@@ -1,0 +1,82 @@
+"""What waits for one socket: the remainder of the current chunk, and the control lane.
+
+Only whole WebSocket frames are begun, and only when the remainder is empty. Order on the wire:
+remainder, control lane, topics. Keeps INV-7: the remainder is at most one chunk
+(``chunk_hard_max_bytes``), the lane at most ``max_messages`` and ``max_bytes``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+
+class ControlLaneFullError(Exception):
+    """A control message has no room: the client does not read what it asked for."""
+
+
+@attrs.define(eq=False)
+class Outbox:
+    """Bytes owed to one connection, in order."""
+
+    max_messages: int
+    max_bytes: int
+    control_bytes: int = attrs.field(default=0, init=False)
+    _control: deque[bytes] = attrs.field(factory=deque, init=False)
+    _remainder: memoryview | None = attrs.field(default=None, init=False)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return self._remainder is None and not self._control
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the lane is at most half full; a reader that fills it waits for this."""
+        return len(self._control) <= self.max_messages // 2 and self.control_bytes <= self.max_bytes // 2
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of remainder and control lane."""
+        return self.control_bytes + (len(self._remainder) if self._remainder is not None else 0)
+
+    def push_control(self, framed: bytes) -> None:
+        """Queue one framed control message.
+
+        Raises:
+            ControlLaneFullError: The lane is full. The message was not queued.
+        """
+        if len(self._control) >= self.max_messages or self.control_bytes + len(framed) > self.max_bytes:
+            raise ControlLaneFullError
+        self._control.append(framed)
+        self.control_bytes += len(framed)
+
+    def push_last(self, framed: bytes) -> None:
+        """Queue the last words of a connection, whatever the lane holds."""
+        self._control.append(framed)
+        self.control_bytes += len(framed)
+
+    def take_remainder(self) -> memoryview | None:
+        """Take what the kernel did not accept last time; give back what it still does not."""
+        remainder, self._remainder = self._remainder, None
+        return remainder
+
+    def take_control(self) -> bytes | None:
+        """Take the whole lane as one piece; the remainder must be empty."""
+        if not self._control:
+            return None
+        joined = self._control[0] if len(self._control) == 1 else b"".join(self._control)
+        self._control.clear()
+        self.control_bytes = 0
+        return joined
+
+    def keep_remainder(self, unsent: memoryview) -> None:
+        """Keep what the kernel did not accept; nothing else is begun before it is gone."""
+        self._remainder = unsent if len(unsent) else None
+
+    def clear(self) -> None:
+        """Forget everything; the socket is gone."""
+        self._control.clear()
+        self.control_bytes = 0
+        self._remainder = None

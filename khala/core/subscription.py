@@ -1,0 +1,150 @@
+"""One topic on one connection: a send position, and the barrier at the end of its replay.
+
+    replaying  --position reaches through_seq-->  live  --(any reason)-->  ended
+    The client sees: subscribed, frames, replay_complete{through_seq}, frames ...
+
+The send position is the last frame put on this connection. It is not the client's cursor, which
+only applying moves. Invariants (INV-3):
+    position only grows, by ranges that start at position + 1
+    is_replaying implies position <= through_seq
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from khala.core.classification import Observation, SubscriptionStart
+    from khala.core.pages import Page
+    from khala_contracts.codec import StaleReason
+    from khala_contracts.sync_claims import SyncClaims, TopicGrant
+    from khala_contracts.topics import ParsedTopic
+
+
+@attrs.frozen
+class EndedStale:
+    """The floor passed the position, or the history changed."""
+
+    reason: StaleReason
+    observation: Observation
+
+
+@attrs.frozen
+class EndedForbidden:
+    """The right by which the topic was granted no longer holds."""
+
+
+SubscriptionEnding = EndedStale | EndedForbidden
+
+
+class DeliverySink(Protocol):
+    """The connection of a subscription, as its topic sees it. All of it is synchronous."""
+
+    # Whether nothing waits for this socket, so that a topic may write to it at once. A plain
+    # attribute: it is read once for every delivery.
+    is_direct: bool
+
+    def send_direct(self, subscription: Subscription, framed: bytes, end_seq: int) -> None:
+        """Write a range that starts right after the position; what the kernel leaves is kept."""
+
+    def wake(self, subscription: Subscription) -> None:
+        """Say that the subscription has frames to send, in its turn."""
+
+    def finish_subscription(self, subscription: Subscription, ending: SubscriptionEnding) -> None:
+        """End the subscription and tell the client why."""
+
+
+class RangeSource(Protocol):
+    """What a subscription sends from: its topic on this node."""
+
+    @property
+    def head_seq(self) -> int:
+        """Newest frame of the window."""
+
+    @property
+    def head_chain(self) -> bytes:
+        """Chain at ``head_seq``."""
+
+    def frame_range(
+        self, subscription: Subscription, *, max_bytes: int, is_text: bool
+    ) -> bytes | NeedsPage | None:
+        """Advance the position over the next range and return it framed.
+
+        None: not even the next frame fits in ``max_bytes``. NeedsPage: neither the window nor
+        the subscription's page has the next frame.
+        """
+
+    def request_page(self, subscription: Subscription) -> None:
+        """Start, or join, the journal read that brings the next frames."""
+
+    def leave(self, subscription: Subscription) -> None:
+        """Forget a subscriber that has ended."""
+
+
+class NeedsPage:
+    """The next frame must be read from the journal first."""
+
+
+NEEDS_PAGE = NeedsPage()
+
+
+@attrs.define(eq=False)
+class Subscription:
+    """State of one topic on one connection; mutated synchronously only."""
+
+    parsed: ParsedTopic
+    claims: SyncClaims
+    grant: TopicGrant
+    source: RangeSource
+    sink: DeliverySink
+    # What the client asked for; an equal subscribe changes nothing.
+    start: SubscriptionStart
+    start_seq: int
+    start_chain: bytes
+    position: int
+    # The barrier: replay_complete is sent when position reaches it.
+    through_seq: int
+    through_chain: bytes
+    is_replaying: bool = True
+    page: Page | None = None
+    deficit_bytes: int = 0
+    is_active: bool = True
+    is_waiting_for_page: bool = False
+    # Last head announced to this client by a heartbeat.
+    announced_seq: int = -1
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether something is to be sent that is not being fetched."""
+        return self.is_active and not self.is_waiting_for_page and self.position < self.limit_seq
+
+    @property
+    def limit_seq(self) -> int:
+        """The last frame that may be sent before a barrier."""
+        return self.through_seq if self.is_replaying else self.source.head_seq
+
+    def advance(self, end_seq: int) -> None:
+        """Move the send position to the end of a range that starts right after it."""
+        self.position = end_seq
+        if self.page is not None and end_seq >= self.page.last_seq:
+            self.drop_page()
+
+    def take_barrier(self) -> bool:
+        """Return True once, when the position has reached the end of the replay."""
+        if not self.is_replaying or self.position < self.through_seq:
+            return False
+        self.is_replaying = False
+        return True
+
+    def drop_page(self) -> None:
+        """Stop using the current page."""
+        if self.page is not None:
+            self.page.users -= 1
+            self.page = None
+
+    def end(self) -> None:
+        """Send nothing any more."""
+        self.is_active = False
+        self.drop_page()
