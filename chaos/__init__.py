@@ -1,0 +1,1 @@
+"""Checker, benchmarks and (later) drills and simulation; product code never imports this."""

@@ -1,0 +1,1 @@
+"""C sources of the load tools, compiled where they are used."""
