@@ -183,8 +183,6 @@ def _fill_field(message: Message, field: FieldDescriptor, item: object, path: st
     elif field.is_repeated:
         if not isinstance(item, (list, tuple)) or isinstance(item, _Object):
             _refuse("an array", path)
-        if depth >= DEPTH_MAX:
-            _refuse(f"at most {DEPTH_MAX} levels", path)
         target = getattr(message, field.name)
         for index, element in enumerate(item):
             element_path = f"{path}[{index}]"
@@ -305,7 +303,8 @@ def _string(field: FieldDescriptor, value: object, path: str) -> str | bytes:
 
 def _enum(field: FieldDescriptor, value: object, path: str) -> int:
     assert field.enum_type is not None
-    known = field.enum_type.values_by_name.get(value) if isinstance(value, str) else None
+    # Checked as text first: protobuf's own map fails with SystemError on an unpaired surrogate.
+    known = field.enum_type.values_by_name.get(_text(value, path))
     if known is None:
         _refuse(f"the name of a value of {field.enum_type.name}", path)
     return known.number
