@@ -1,0 +1,57 @@
+"""Runs an application under hypercorn inside the caller's nursery."""
+
+import logging
+import socket
+from functools import partial
+from typing import Final
+
+import hypercorn.trio
+import trio
+from hypercorn.config import Config
+from quart_trio import QuartTrio
+
+# Longer than any load balancer's idle limit would be useless, shorter costs handshakes.
+KEEP_ALIVE_TIMEOUT_S: Final = 75
+# Request line and headers; a sync token is about 4 KiB.
+HEADERS_MAX_BYTES: Final = 32 * 1024
+# In-flight requests may finish for this long after `shutdown`.
+GRACEFUL_TIMEOUT_S: Final = 5.0
+BACKLOG: Final = 512
+
+
+async def serve(
+    app: QuartTrio,
+    *,
+    host: str,
+    port: int,
+    shutdown: trio.Event,
+    graceful_timeout_s: float = GRACEFUL_TIMEOUT_S,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve HTTP/1.1 until `shutdown`, then let requests finish for `graceful_timeout_s`.
+
+    Start it with `nursery.start`: the value is the bound port, which matters for `port` 0.
+
+    Raises:
+        OSError: the address is taken or not ours.
+    Cancellation: closes everything at once.
+    """
+    # Bound here: hypercorn leaves the socket open if binding fails, and wraps the error.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    bound_port: int = listener.getsockname()[1]
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.include_server_header = False
+    config.graceful_timeout = graceful_timeout_s
+    config.keep_alive_timeout = KEEP_ALIVE_TIMEOUT_S
+    config.h11_max_incomplete_size = HEADERS_MAX_BYTES
+    config.backlog = BACKLOG
+    config.alpn_protocols = ["http/1.1"]
+
+    serve_hypercorn = partial(hypercorn.trio.serve, app, config, shutdown_trigger=shutdown.wait, mode="asgi")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_hypercorn)
+        task_status.started(bound_port)
