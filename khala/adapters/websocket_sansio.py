@@ -18,7 +18,8 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from khala.ports import PeerClosedError, UpgradeRequest
+from khala.core.origin_policy import UpgradeRequest
+from khala.ports import PeerClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
