@@ -1,0 +1,1 @@
+"""Tasks of the runtime, and the commands and reads that they serve."""

@@ -1,0 +1,61 @@
+"""What never changes about runs, kept so that an append needs no extra read.
+
+Owned by RunCommands. Only facts that cannot change are kept (owner, org, topic, creation time), so an
+entry can be old but never wrong. A run that is not there is not remembered: it may exist a moment later.
+Invariant: at most RUNS_MAX entries; the one not used for longest goes first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+if TYPE_CHECKING:
+    from runtime.core.commands import RunFacts
+    from runtime.ports import JournalStore
+
+__all__ = ["RUNS_MAX", "KnownRun", "RunDirectory"]
+
+# About 1 KiB each. A miss costs one read of 0.5 ms.
+RUNS_MAX: Final = 4_096
+
+
+@attrs.frozen
+class KnownRun:
+    """The unchanging part of a run."""
+
+    facts: RunFacts
+    created_at_us: int
+
+
+class RunDirectory:
+    """A bounded memory in front of JournalStore.read_run."""
+
+    def __init__(self, store: JournalStore, *, capacity: int = RUNS_MAX) -> None:
+        self._store = store
+        self._capacity = capacity
+        self._runs: OrderedDict[str, KnownRun] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return how many runs are remembered."""
+        return len(self._runs)
+
+    async def find(self, run_id: str) -> KnownRun | None:
+        """Return a run, None if there is none.
+
+        Raises:
+            Unavailable: The run is not remembered and the database does not answer.
+        """
+        known = self._runs.get(run_id)
+        if known is None:
+            record = await self._store.read_run(run_id)
+            if record is None:
+                return None
+            known = KnownRun(record.facts, record.created_at_us)
+            self._runs[run_id] = known
+            if len(self._runs) > self._capacity:
+                self._runs.popitem(last=False)
+        self._runs.move_to_end(run_id)
+        return known

@@ -1,0 +1,1 @@
+"""The only code of the runtime that knows a library: PostgreSQL, HTTP, metrics, configuration."""

@@ -1,0 +1,1 @@
+"""HTTP of the runtime: messages in and out, nothing decided here."""

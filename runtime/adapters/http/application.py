@@ -1,0 +1,70 @@
+"""Puts the routes of all subjects on one application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from khala_service.http_edge import HttpProblem, make_app, respond
+from khala_service.http_problems import error_message
+from runtime.actors.run_commands import CommandRefused
+from runtime.adapters.http.events import add_event_routes
+from runtime.adapters.http.requests import Authenticator
+from runtime.adapters.http.runs import add_run_routes
+from runtime.adapters.http.topics import add_topic_routes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from quart import Response
+    from quart_trio import QuartTrio
+
+    from khala_service.http_edge import ReadyCheck
+    from khala_service.metrics import MetricsRegistry
+    from khala_service.service_auth import ServiceCredentials
+    from runtime.actors.run_commands import RunCommands
+    from runtime.actors.run_reads import RunReads
+    from runtime.core.limits import RuntimeLimits
+    from runtime.ports import Ids, PrincipalResolver
+
+__all__ = ["make_runtime_app"]
+
+
+def make_runtime_app(
+    *,
+    resolver: PrincipalResolver,
+    commands: RunCommands,
+    reads: RunReads,
+    controls: ServiceCredentials,
+    limits: RuntimeLimits,
+    ids: Ids,
+    metrics: MetricsRegistry,
+    ready_checks: Mapping[str, ReadyCheck],
+) -> QuartTrio:
+    """Return the application.
+
+    Args:
+        resolver: Knows the bearers of credentials.
+        commands: What writes.
+        reads: What reads.
+        controls: Who may use the internal routes.
+        limits: Sizes of bodies and pages.
+        ids: Makes event ids.
+        metrics: Rendered at /metrics.
+        ready_checks: Shown at /readyz.
+    """
+    app = make_app("runtime", metrics=metrics, ready_checks=ready_checks)
+
+    @app.errorhandler(CommandRefused)
+    async def refuse(refused: CommandRefused) -> Response:
+        refusal = refused.refusal
+        problem = HttpProblem(refusal.reason, refusal.details, retry_after_ms=refusal.retry_after_ms)
+        headers = {}
+        if problem.retry_after_ms:
+            headers["Retry-After"] = str(-(-problem.retry_after_ms // 1000))
+        return respond(error_message(problem), problem.status, headers)
+
+    authenticator = Authenticator(resolver)
+    add_run_routes(app, authenticator=authenticator, commands=commands, reads=reads, limits=limits)
+    add_event_routes(app, authenticator=authenticator, commands=commands, reads=reads, limits=limits, ids=ids)
+    add_topic_routes(app, authenticator=authenticator, reads=reads, controls=controls)
+    return app

@@ -1,0 +1,91 @@
+"""Routes of a run's events: append one, a batch or a stream; read a page of history."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from quart import Response, request
+
+from khala_contracts import http_messages as m
+from khala_contracts import reason_codes
+from khala_contracts.frames import SEQ_MAX
+from khala_service.http_edge import HttpProblem, read_body, respond
+from khala_service.request_context import current_request_id
+from runtime.adapters.http.event_inputs import read_events
+from runtime.adapters.http.event_stream import EventStream
+from runtime.adapters.http.requests import Authenticator, caller, query_number
+from runtime.adapters.http.run_messages import events_message
+from runtime.adapters.http.stream_framing import framing_for
+from runtime.core.responses import append_response
+
+if TYPE_CHECKING:
+    from quart_trio import QuartTrio
+
+    from runtime.actors.run_commands import RunCommands
+    from runtime.actors.run_reads import RunReads
+    from runtime.adapters.http.stream_framing import StreamFraming
+    from runtime.core.limits import RuntimeLimits
+    from runtime.ports import Ids
+
+__all__ = ["add_event_routes"]
+
+
+def add_event_routes(
+    app: QuartTrio,
+    *,
+    authenticator: Authenticator,
+    commands: RunCommands,
+    reads: RunReads,
+    limits: RuntimeLimits,
+    ids: Ids,
+) -> None:
+    """Register the routes."""
+
+    @app.post("/v1/runs/<run_id>/events")
+    async def append_events(run_id: str) -> Response:
+        framing = framing_for(request.mimetype, event_bytes_max=limits.stream_event_bytes_max)
+        if framing is not None:
+            return await append_stream(run_id, framing)
+        sender = caller(await authenticator.principal(), key_bytes_max=limits.key_bytes_max)
+        # Before the body: four megabytes for a run that one may not write are not read.
+        await commands.authorize_append(sender.principal, run_id)
+        body = await read_body(m.AppendEventsRequest, max_bytes=limits.append_bytes_max)
+        if len(body.events) > limits.append_events_max:
+            raise HttpProblem(
+                reason_codes.PAYLOAD_TOO_LARGE,
+                {"field": "events", "limit_events": str(limits.append_events_max)},
+            )
+        expected_seq = body.expected_seq if body.HasField("expected_seq") else None
+        events = read_events(body.events, ids=ids)
+        appended = await commands.append(sender, run_id, events, expected_seq=expected_seq)
+        return respond(append_response(appended))
+
+    async def append_stream(run_id: str, framing: StreamFraming) -> Response:
+        # Refused with a status of its own while that is still possible.
+        credential = authenticator.credential()
+        await commands.authorize_append(await authenticator.bearer_of(credential), run_id)
+        stream = EventStream(
+            framing,
+            commands,
+            run_id=run_id,
+            request_id=current_request_id(),
+            authenticate=partial(authenticator.bearer_of, credential),
+            limits=limits,
+            ids=ids,
+        )
+        response = Response(stream.answers(request.body), content_type=framing.media_type)
+        # No time-out: a recorded agent may think for an hour; a client that left cancels the request.
+        response.timeout = None
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    @app.get("/v1/runs/<run_id>/events")
+    async def list_events(run_id: str) -> Response:
+        principal = await authenticator.principal()
+        after_seq = query_number("after_seq", default=0, least=0, most=SEQ_MAX)
+        most = limits.page_events_max
+        limit = query_number("limit", default=most, least=1, most=most)
+        page = await reads.read_events(principal, run_id, after_seq=after_seq, limit=limit)
+        return respond(events_message(page, after_seq=after_seq))

@@ -1,0 +1,1 @@
+"""The runtime's PostgreSQL: the only code of this service that sees rows and statements."""

@@ -1,0 +1,1 @@
+"""SQL of the runtime, one statement a file; `khala_service` loads them by name."""

@@ -1,0 +1,1 @@
+"""Decisions of the runtime as pure functions and values."""

@@ -1,0 +1,60 @@
+"""Every limit of the runtime, with its default (SPEC section 6). Nowhere else is a number of these.
+
+The values come from configuration (`runtime.app`); a field's text is what `khala check-config` shows.
+Each limit has a test at the limit and one beyond.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+from attrs.validators import ge
+
+from khala_service.config import described
+
+__all__ = ["RuntimeLimits"]
+
+_KIB: Final = 1024
+_MIB: Final = 1024 * 1024
+_DAY_S: Final = 24 * 3600
+
+
+def _limit(default: int, doc: str, *, least: int = 1) -> int:
+    field: int = attrs.field(default=default, validator=ge(least), metadata=described(doc))
+    return field
+
+
+@attrs.frozen(kw_only=True)
+class RuntimeLimits:
+    """Bounds on requests, batches, pages and what waits."""
+
+    append_events_max: int = _limit(500, "events of one append request")
+    append_bytes_max: int = _limit(4 * _MIB, "bytes of the body of one append request")
+    inbox_requests_max: int = _limit(2_048, "requests that may wait for a commit")
+    inbox_bytes_max: int = _limit(16 * _MIB, "payload bytes that may wait for a commit")
+    # Longer batches keep heads locked and callers waiting; shorter ones pay more commits per event.
+    batch_events_max: int = _limit(512, "events that one transaction takes from the inbox")
+    batch_bytes_max: int = _limit(1 * _MIB, "payload bytes that one transaction takes from the inbox")
+    stream_chunk_events_max: int = _limit(512, "events of a stream that one acknowledgement covers")
+    stream_chunk_bytes_max: int = _limit(
+        1 * _MIB, "payload bytes of a stream that one acknowledgement covers"
+    )
+    stream_event_bytes_max: int = _limit(1 * _MIB, "bytes of one line or one message of a stream")
+    page_events_max: int = _limit(1_000, "events of one page of history")
+    page_bytes_max: int = _limit(1 * _MIB, "payload bytes of one page of history; one event always fits")
+    page_runs_max: int = _limit(200, "runs of one page of the list")
+    topic_owners_max: int = _limit(256, "topics of one question about owners")
+    name_bytes_max: int = _limit(200, "bytes of a run's name, agent or source")
+    attributes_max: int = _limit(32, "attributes of a run")
+    attributes_bytes_max: int = _limit(1 * _KIB, "bytes of all attributes of a run, keys included")
+    reason_bytes_max: int = _limit(4 * _KIB, "bytes of the reason of a transition")
+    key_bytes_max: int = _limit(200, "bytes of an idempotency key")
+    key_lifetime_s: int = _limit(7 * _DAY_S, "seconds for which an idempotency key is remembered")
+    # Longer than any commit can take to become known; the rows are of no use afterwards.
+    internal_key_lifetime_s: int = _limit(
+        3_600, "seconds for which the internal key of a keyless request is kept"
+    )
+    # Longer: callers wait for a database that does not come back. Shorter: a failover is an error.
+    commit_deadline_s: int = _limit(10, "seconds within which a batch is committed or given up")
+    relay_bytes_max: int = _limit(16 * _MIB, "bytes of copies that wait for the fan-out driver")
