@@ -1,0 +1,120 @@
+"""Configuration of the control service: section `control`, variables `KHALA_CONTROL_*`.
+
+Nothing that is secret has a default, in no mode. Dev mode differs in three ways: the development
+sign-in route exists, a missing key ring is made, and the service listens on loopback only, because in
+that mode everybody who can connect can sign in as anybody.
+"""
+
+import ipaddress
+from pathlib import Path
+from typing import Final, Literal
+
+import attrs
+from attrs.validators import ge, in_, le, matches_re
+
+from control.core import service_keys, sessions, sync_tokens
+from control.core.access_tokens import LIFETIME_MAX_S
+from control.core.sessions import SessionLimits
+from control.core.sync_tokens import SyncLimits
+from khala_service.config import Secret, described
+
+SECTION: Final = "control"
+DEFAULT_PORT: Final = 8471
+_URL: Final = r"https?://[^\s/?#@]+"
+
+
+@attrs.frozen(kw_only=True)
+class ControlConfig:
+    """Everything that control can be told."""
+
+    database_dsn: Secret = attrs.field(metadata=described("URL of the database, role khala_control."))
+    runtime_url: str = attrs.field(
+        validator=matches_re(_URL), metadata=described("Base URL of the runtime, without a path.")
+    )
+    service_credential: Secret = attrs.field(
+        metadata=described("Credential (khs_...) that control presents to the runtime.")
+    )
+    runtime_credential: Secret = attrs.field(
+        metadata=described("Credential (khs_...) that the runtime presents to control.")
+    )
+    node_credential: Secret = attrs.field(
+        metadata=described("Credential (khs_...) that nodes present to control.")
+    )
+    signing_keys_file: Path = attrs.field(
+        metadata=described("Key ring: a JSON list of private Ed25519 JWKs, mode 0600; the first signs.")
+    )
+    mode: Literal["dev", "production"] = attrs.field(
+        default="production",
+        validator=in_(("dev", "production")),
+        metadata=described("dev: development sign-in exists. Only on loopback."),
+    )
+    host: str = attrs.field(default="127.0.0.1", metadata=described("Address to listen on."))
+    port: int = attrs.field(
+        default=DEFAULT_PORT,
+        validator=[ge(0), le(65535)],
+        metadata=described("Port to listen on; 0 takes a free one."),
+    )
+    database_connections_max: int = attrs.field(
+        default=10, validator=[ge(2), le(200)], metadata=described("Size of the connection pool.")
+    )
+    access_token_ttl_s: int = attrs.field(
+        default=sessions.ACCESS_TOKEN_TTL_S,
+        validator=[ge(60), le(LIFETIME_MAX_S)],
+        metadata=described("Lifetime of an access token, seconds."),
+    )
+    session_lifetime_s: int = attrs.field(
+        default=sessions.SESSION_LIFETIME_S,
+        validator=[ge(300), le(366 * 24 * 3600)],
+        metadata=described("Absolute lifetime of a person's session, seconds."),
+    )
+    sync_token_ttl_s: int = attrs.field(
+        default=sync_tokens.TTL_DEFAULT_S,
+        validator=[ge(sync_tokens.TTL_MIN_S), le(sync_tokens.TTL_MAX_S)],
+        metadata=described("Lifetime of a sync token that asks for none, seconds."),
+    )
+    sync_token_topics_max: int = attrs.field(
+        default=sync_tokens.TOPICS_MAX,
+        validator=[ge(1), le(sync_tokens.TOPICS_MAX)],
+        metadata=described("Topics of one sync token."),
+    )
+    keys_per_org_max: int = attrs.field(
+        default=service_keys.KEYS_PER_ORG_MAX,
+        validator=[ge(1), le(service_keys.KEYS_PER_ORG_MAX)],
+        metadata=described("Service keys of one org, revoked ones included."),
+    )
+    min_build_id: str = attrs.field(
+        default="0",
+        validator=matches_re(r"[A-Za-z0-9._+-]{1,64}"),
+        metadata=described("Oldest client build that may connect, as /api/compat says."),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse dev mode where others could reach it."""
+        if self.is_dev and not _is_loopback(self.host):
+            raise ValueError("mode dev listens on a loopback address only; host is another")
+
+    @property
+    def is_dev(self) -> bool:
+        """Whether the development sign-in exists."""
+        return self.mode == "dev"
+
+    @property
+    def session_limits(self) -> SessionLimits:
+        """Lifetimes of sessions and access tokens."""
+        return SessionLimits(
+            access_token_ttl_s=self.access_token_ttl_s, session_lifetime_s=self.session_lifetime_s
+        )
+
+    @property
+    def sync_limits(self) -> SyncLimits:
+        """Bounds of sync tokens."""
+        return SyncLimits(ttl_default_s=self.sync_token_ttl_s, topics_max=self.sync_token_topics_max)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

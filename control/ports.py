@@ -1,0 +1,223 @@
+"""What control needs from outside, as narrow protocols; adapters implement them.
+
+Every awaitable may raise `khala_service.errors.Unavailable`; then nothing was changed, or, if its
+``outcome_unknown`` is set, the change may have been made. Stores write the audit row of a change in
+the transaction of the change. Cancellation: safe everywhere; a cancelled change is done or not done.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import attrs
+
+from control.core.access_tokens import AccessClaims
+from control.core.audit import Action, AuditEntry
+from control.core.principals import KeyPrincipal, PersonPrincipal, SessionInfo
+from control.core.redemptions import RedeemOutcome, Redemption
+from control.core.rights import TopicOwner
+from control.core.service_keys import KeyInfo, NewKey
+from control.core.sessions import NewSession, RefreshRefusal
+from khala_contracts.sync_claims import Surface
+from khala_contracts.topics import TopicName
+
+
+class Clock(Protocol):
+    """Wall time."""
+
+    def now(self) -> float:
+        """Return Unix time, seconds."""
+
+
+class Rng(Protocol):
+    """Unpredictable bytes."""
+
+    def token_bytes(self, count: int) -> bytes:
+        """Return `count` bytes fit for secrets."""
+
+
+class Ids(Protocol):
+    """Server-made identifiers."""
+
+    def new(self, prefix: str) -> str:
+        """Return a new identifier, for example ``ses_01...`` for the prefix ``ses``."""
+
+
+class TokenSigner(Protocol):
+    """Signs with the active key of the ring (EdDSA)."""
+
+    def sign(self, claims: Mapping[str, object]) -> str:
+        """Return a compact JWS whose header names the key."""
+
+
+class AccessTokenVerifier(Protocol):
+    """Judges access tokens against the ring."""
+
+    def verify_untrusted(self, token: str, *, now_s: float) -> AccessClaims:
+        """Return the content of a genuine token that is valid now.
+
+        Raises:
+            Refused: unauthenticated for every forgery; token_expired if only its age is wrong.
+        """
+
+
+class RuntimeOwners(Protocol):
+    """Owners of runs and workers, known to the runtime alone."""
+
+    async def owners_of(self, topics: Sequence[TopicName]) -> Mapping[TopicName, TopicOwner]:
+        """Return the owners of the topics that exist; asked anew each time."""
+
+
+class Meters(Protocol):
+    """Counters; every label comes from a closed set."""
+
+    def count_done(self, action: Action) -> None:
+        """Count one thing that was done."""
+
+    def count_refusal(self, action: Action, code: str) -> None:
+        """Count one refusal, by its public code."""
+
+    def count_suppressed(self) -> None:
+        """Count one refusal that got no row of its own in the audit log."""
+
+    def count_redemptions(self, outcomes: Sequence[RedeemOutcome]) -> None:
+        """Count the outcomes of one batch."""
+
+    def count_swept(self, rows: int) -> None:
+        """Count rows that were removed."""
+
+
+@attrs.frozen
+class SignIn:
+    """An identity as its issuer has asserted it, and the ids to use where rows are new."""
+
+    issuer: str
+    subject: str
+    login: str
+    new_user_id: str
+    new_org_id: str
+    session: NewSession
+
+
+@attrs.frozen
+class Rotated:
+    """A refresh that succeeded: the session whose token was rotated."""
+
+    session: SessionInfo
+    refresh_expires_at_ms: int
+
+
+@attrs.frozen
+class RefreshDenied:
+    """A refresh that was refused, with whom it concerned as far as the token was known."""
+
+    refusal: RefreshRefusal
+    session_id: str | None
+
+
+@attrs.frozen
+class KeySessionOrder:
+    """The service or derived session that a key's mint stands on."""
+
+    new_session_id: str
+    key_id: str
+    key_user_id: str
+    org_id: str
+    # A user of the org's own application; None: the key itself, acting as `key_user_id`.
+    external_user_id: str | None
+    new_user_id: str
+    device_id: str
+    surface: Surface
+    now_ms: int
+    expires_at_ms: int
+
+
+@attrs.frozen
+class KeySession:
+    """A session that a key's mint stands on, made now or earlier."""
+
+    session_id: str
+    user_id: str
+
+
+@attrs.frozen
+class KeyState:
+    """A key as it is stored, for the decision whether its bearer is who it says."""
+
+    principal: KeyPrincipal
+    secret_hash: bytes
+    revoked_at_ms: int | None
+    last_used_at_ms: int | None
+
+
+class SessionStore(Protocol):
+    """Users, devices, sessions and refresh tokens."""
+
+    async def sign_in(self, order: SignIn, *, request_id: str) -> PersonPrincipal:
+        """Open a session, making user, personal org and device where they are new.
+
+        Racing first sign-ins of one identity make one user.
+        """
+
+    async def find_person(self, session_id: str) -> PersonPrincipal | None:
+        """Return session, memberships and device as they are now, in one statement."""
+
+    async def rotate_refresh(
+        self,
+        presented_hash: bytes,
+        *,
+        device_id: str,
+        successor_hash: bytes,
+        now_ms: int,
+        request_id: str,
+    ) -> Rotated | RefreshDenied:
+        """Decide and carry out a refresh under the lock of the presented token's row."""
+
+    async def revoke_session(self, session_id: str, *, now_ms: int, audit: AuditEntry) -> None:
+        """End a session; ending it again changes nothing."""
+
+    async def list_sessions(self, user_id: str, *, limit: int) -> tuple[SessionInfo, ...]:
+        """Return a user's own sessions, newest first, ended ones included."""
+
+    async def open_key_session(self, order: KeySessionOrder) -> KeySession:
+        """Return the live session of (key, user, device), made or extended to `expires_at_ms`."""
+
+    async def sweep(self, *, now_ms: int, batch: int) -> int:
+        """Remove at most `batch` sessions long ended and their refresh tokens; return how many."""
+
+
+class KeyStore(Protocol):
+    """Service keys."""
+
+    async def create_key(self, key: NewKey, *, per_org_max: int, audit: AuditEntry) -> bool:
+        """Store a key; False, and nothing stored, if the org has `per_org_max` already."""
+
+    async def find_key(self, key_id: str) -> KeyState | None:
+        """Return a key with its org, also one that has ended."""
+
+    async def list_keys(self, org_ids: Sequence[str]) -> tuple[KeyInfo, ...]:
+        """Return every key of the orgs by time of creation."""
+
+    async def revoke_key(
+        self, key_id: str, *, org_ids: Sequence[str], revoked_by: str, now_ms: int, audit: AuditEntry
+    ) -> KeyInfo | None:
+        """End a key of one of the orgs; None if there is none. Ending it again changes nothing."""
+
+    async def note_use(self, key_id: str, *, now_ms: int) -> None:
+        """Record a use, unless one was recorded within the last minute."""
+
+
+class RedemptionStore(Protocol):
+    """First uses of sync tokens."""
+
+    async def redeem(self, batch: Sequence[Redemption], *, now_ms: int) -> tuple[RedeemOutcome, ...]:
+        """Answer every redemption, in order, by one statement that also checks revocation."""
+
+    async def sweep(self, *, now_ms: int, batch: int) -> int:
+        """Remove at most `batch` records whose token nobody accepts any more; return how many."""
+
+
+class AuditStore(Protocol):
+    """The append-only log, for rows without a change of their own."""
+
+    async def append(self, entry: AuditEntry) -> None:
+        """Append one row."""
