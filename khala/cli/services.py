@@ -1,0 +1,100 @@
+"""Commands for real deployments. So far the migration job; the services' own follow it here.
+
+Not a part of ``khala up``, which migrates by itself.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import attrs
+import click
+import trio
+from rich.text import Text
+
+from control.app import migrate as migrate_control
+from khala.cli.failures import CommandFailed
+from khala.cli.terminal import Terminal, json_option, open_terminal
+from khala_service.adapters.asyncio_bridge import open_asyncio_loop
+from khala_service.adapters.postgres_migrations import (
+    MigrationDrift,
+    MigrationFailed,
+    MigrationFilesInvalid,
+    MigrationReport,
+)
+from khala_service.config import Secret, described, load_config
+from khala_service.errors import Unavailable
+from runtime.app import migrate as migrate_runtime
+
+__all__ = ["MigrateSettings", "migrate_command", "migrate_plane"]
+
+SECTION: Final = "migrate"
+MIGRATIONS: Final = {"control": migrate_control, "runtime": migrate_runtime}
+
+
+@attrs.frozen(kw_only=True)
+class MigrateSettings:
+    """Section ``migrate``: what the migration job may connect as."""
+
+    control_owner_dsn: Secret | None = attrs.field(
+        default=None, metadata=described("URL of control's database, role khala_control_owner.")
+    )
+    runtime_owner_dsn: Secret | None = attrs.field(
+        default=None, metadata=described("URL of the runtime's database, role khala_runtime_owner.")
+    )
+
+
+async def migrate_plane(name: str, owner_dsn: Secret | str) -> MigrationReport:
+    """Migrate ``control`` or ``runtime``; run inside ``open_asyncio_loop``.
+
+    Raises:
+        CommandFailed: An applied file was edited, a migration failed, or there is no database.
+    """
+    try:
+        return await MIGRATIONS[name](owner_dsn)
+    except (MigrationDrift, MigrationFailed, MigrationFilesInvalid, Unavailable) as error:
+        raise CommandFailed(f"the schema of {name} cannot be brought up to date: {error}") from error
+
+
+@click.command("migrate")
+@click.argument("plane", type=click.Choice(["all", *MIGRATIONS]), default="all")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    envvar="KHALA_CONFIG",
+    help="TOML file, section [migrate]: control_owner_dsn, runtime_owner_dsn (or ..._file).",
+)
+@json_option
+def migrate_command(plane: str, config_file: Path | None, *, is_json: bool) -> None:
+    """Bring the schema of PLANE to this version; repeating it changes nothing.
+
+    Connects as the owner roles, by KHALA_MIGRATE_CONTROL_OWNER_DSN and
+    KHALA_MIGRATE_RUNTIME_OWNER_DSN, or the file.
+    """
+    settings = load_config(MigrateSettings, section=SECTION, file=config_file, environ=os.environ)
+    dsns = {"control": settings.control_owner_dsn, "runtime": settings.runtime_owner_dsn}
+    wanted = {name: dsn for name, dsn in dsns.items() if plane in (name, "all")}
+    missing = [name for name, dsn in wanted.items() if dsn is None]
+    if missing:
+        names = ", ".join(f"KHALA_MIGRATE_{name.upper()}_OWNER_DSN" for name in missing)
+        raise click.UsageError(f"set {names} (a URL of the owner role), or name one plane")
+    trio.run(_migrate, open_terminal(is_json=is_json), wanted)
+
+
+async def _migrate(terminal: Terminal, wanted: dict[str, Secret | None]) -> None:
+    async with open_asyncio_loop():
+        for name, dsn in wanted.items():
+            assert dsn is not None
+            report = await migrate_plane(name, dsn)
+            terminal.data(
+                {
+                    "type": "migration",
+                    "plane": name,
+                    "applied": list(report.applied),
+                    "revision": report.revision,
+                }
+            )
+            done = f"applied {', '.join(report.applied)}" if report.applied else "nothing to do"
+            terminal.show(Text.assemble(("✓ ", "green"), f"{name} is at revision {report.revision}: {done}"))
