@@ -1,0 +1,288 @@
+"""The one connection of a client, and its only retry owner.
+
+Runs as one task for the life of a Khala object. While a topic is followed it mints a token,
+connects, lets the sans-IO machine speak, and when the connection ends does what the machine
+decides: wait and reconnect, or end every topic. While no topic is followed there is no socket.
+
+Tasks of one connection, all ending with it: reader (never waits for the writer or for a follower),
+writer, timer. Invariant: at most one socket at any time; every queue here is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from khala_client.core.happenings import (
+    CloseRequest,
+    Delivered,
+    Happening,
+    LeaveAsked,
+    Output,
+    ServerRefused,
+    TokenDue,
+    TopicEnded,
+    Welcomed,
+)
+from khala_client.core.sync import Reconnect, Stop, SyncMachine
+from khala_client.errors import KhalaError, Unavailable
+from khala_client.notices import Connected, Disconnected, Notice
+from khala_client.trio.websocket import SyncSocket, connect_sync_socket
+from khala_contracts.topics import TopicName
+
+if TYPE_CHECKING:
+    import ssl
+
+    from khala_client.core.backoff import Rng
+    from khala_client.core.cursor import After
+    from khala_client.core.protocol import Identity
+
+__all__ = ["Mint", "Sink", "SyncLink"]
+
+# Control messages waiting for the socket; a client that fills this is not being read at all.
+_OUTBOUND_MAX: Final = 256
+# A mint asks the runtime for owners; the HTTP client's own time-outs are longer than a user's patience.
+_MINT_TIMEOUT_S: Final = 20.0
+
+# Mints a token for these topics; raises KhalaError.
+Mint = Callable[[tuple[TopicName, ...]], Awaitable[str]]
+
+
+class Sink(Protocol):
+    """Who follows one topic: takes what happens to it, at once and without waiting."""
+
+    def put_happening(self, happening: Happening) -> None:
+        """Take one happening of this topic, in order."""
+        ...
+
+    def put_notice(self, notice: Notice) -> None:
+        """Take news about the connection."""
+        ...
+
+
+class SyncLink:
+    """Follows topics for any number of sinks over one connection after the other."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        mint: Mint,
+        identity: Identity,
+        rng: Rng,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._url = url
+        self._mint = mint
+        self._ssl_context = ssl_context
+        self._machine = SyncMachine(identity, rng=rng)
+        self._sinks: dict[TopicName, Sink] = {}
+        self._outbound: trio.MemorySendChannel[bytes] | None = None
+        self._close_request: CloseRequest | None = None
+        self._is_token_due = False
+        # Set and replaced whenever a waiting task has to look again.
+        self._changed = trio.Event()
+
+    # -- for subscriptions; all of these are synchronous --------------------------------------
+
+    def follow(self, topic: TopicName, after: After, sink: Sink) -> None:
+        """Follow ``topic`` for ``sink``.
+
+        Raises:
+            ValueError: it is followed already by another subscription of this client.
+        """
+        output = self._machine.follow(topic, after)
+        self._sinks[topic] = sink
+        self._perform(output)
+        # Also where there is no connection yet and so nothing to send: the task has to look again.
+        self._wake()
+
+    def leave(self, topic: TopicName, sink: Sink) -> None:
+        """Stop following for ``sink``; nothing more is put into it."""
+        if self._sinks.get(topic) is sink:
+            del self._sinks[topic]
+            self._perform(self._machine.leave(topic))
+            self._wake()
+
+    def pause(self, topic: TopicName) -> None:
+        """Let the node stop sending ``topic``: its sink is full. The cursor stays."""
+        self._perform(self._machine.pause(topic))
+
+    def resume(self, topic: TopicName) -> None:
+        """Let it send again, after the cursor."""
+        self._perform(self._machine.resume(topic))
+
+    # -- the task ----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises nothing else: followers learn of failures by their sinks."""
+        while True:
+            await self._wait_until(self._is_wanted)
+            decision = await self._run_connection()
+            if isinstance(decision, Stop):
+                self._perform(self._machine.stop(decision.error))
+                continue
+            self._notify(Disconnected(decision.code, decision.delay_s))
+            with trio.move_on_after(decision.delay_s):
+                await self._wait_until(self._is_unwanted)
+
+    def _is_wanted(self) -> bool:
+        return bool(self._machine.topics)
+
+    def _is_unwanted(self) -> bool:
+        return not self._machine.topics
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        # No deadline: callers have one, or wait for the application to follow something.
+        while not condition():
+            await self._changed.wait()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _run_connection(self) -> Reconnect | Stop:
+        topics = self._machine.topics
+        try:
+            token = await self._mint_in_time(topics)
+        except KhalaError as error:
+            return self._mint_refused(error)
+        async with trio.open_nursery() as tasks:
+            decision = await self._converse(tasks, token, topics)
+            tasks.cancel_scope.cancel()
+        return decision
+
+    async def _mint_in_time(self, topics: tuple[TopicName, ...]) -> str:
+        with trio.move_on_after(_MINT_TIMEOUT_S):
+            return await self._mint(topics)
+        raise Unavailable("no sync token in time")
+
+    def _mint_refused(self, error: KhalaError) -> Reconnect | Stop:
+        if error.topic is not None and not error.retryable and TopicName(error.topic) in self._machine.topics:
+            # One topic of several may not be read: that one ends, the others go on at once.
+            self._perform(self._machine.end_topic(TopicName(error.topic), error))
+            return Reconnect(0.0, error.code)
+        return self._machine.connect_failed(error)
+
+    async def _converse(
+        self, tasks: trio.Nursery, token: str, topics: tuple[TopicName, ...]
+    ) -> Reconnect | Stop:
+        try:
+            socket = await connect_sync_socket(tasks, self._url, ssl_context=self._ssl_context)
+        except KhalaError as error:
+            return self._machine.connect_failed(error)
+        self._outbound, outbound = trio.open_memory_channel[bytes](_OUTBOUND_MAX)
+        self._close_request, self._is_token_due = None, False
+        try:
+            async with trio.open_nursery() as speakers:
+                self._perform(self._machine.connected(token, topics, trio.current_time()))
+                speakers.start_soon(self._write, socket, outbound)
+                speakers.start_soon(self._keep_time, speakers, socket)
+                await self._read(socket)
+                speakers.cancel_scope.cancel()
+        finally:
+            self._outbound.close()
+            self._outbound = None
+            await self._close(socket)
+        if self._is_unwanted():
+            self._machine.hung_up(trio.current_time())
+            return Reconnect(0.0, "")
+        return self._machine.disconnected(socket.close_code, trio.current_time())
+
+    async def _close(self, socket: SyncSocket) -> None:
+        request = self._close_request or CloseRequest(1000, "")
+        await socket.close(request.code, request.reason)
+
+    async def _read(self, socket: SyncSocket) -> None:
+        while self._close_request is None:
+            try:
+                data = await socket.receive()
+            except trio.EndOfChannel:
+                return
+            self._perform(self._machine.receive_untrusted(data, trio.current_time()))
+
+    async def _write(self, socket: SyncSocket, outbound: trio.MemoryReceiveChannel[bytes]) -> None:
+        async for data in outbound:
+            try:
+                await socket.send(data)
+            except trio.BrokenResourceError:
+                return  # the reader sees the end, too, and knows its code
+
+    async def _keep_time(self, speakers: trio.Nursery, socket: SyncSocket) -> None:
+        while True:
+            changed = self._changed
+            wakeup_s = self._machine.next_wakeup_s()
+            with trio.move_on_at(wakeup_s if wakeup_s is not None else trio.current_time() + 3600):
+                await changed.wait()
+            output = self._machine.tick(trio.current_time())
+            self._perform(output)
+            if output.ping:
+                speakers.start_soon(self._ping, socket)
+            if self._is_token_due:
+                self._is_token_due = False
+                speakers.start_soon(self._renew)
+            if self._close_request is not None or self._is_unwanted():
+                speakers.cancel_scope.cancel()
+                return
+
+    async def _ping(self, socket: SyncSocket) -> None:
+        try:
+            await socket.ping()
+        except trio.BrokenResourceError:
+            return
+        self._machine.alive(trio.current_time())
+
+    async def _renew(self) -> None:
+        topics = self._machine.topics
+        try:
+            token = await self._mint_in_time(topics)
+        except KhalaError as error:
+            self._perform(self._machine.renew_failed(error, trio.current_time()))
+            return
+        self._perform(self._machine.renew(token, topics))
+
+    # -- performing what the machine asks for --------------------------------------------------
+
+    def _perform(self, output: Output) -> None:
+        for data in output.send:
+            self._send_nowait(data)
+        for happening in output.happenings:
+            self._report(happening)
+        if output.close is not None:
+            self._close_request = output.close
+        # Deliveries move no deadline forward, and are most of what happens: they wake nobody here.
+        if output.send or output.close or not all(isinstance(each, Delivered) for each in output.happenings):
+            self._wake()
+
+    def _send_nowait(self, data: bytes) -> None:
+        if self._outbound is None:
+            return
+        try:
+            self._outbound.send_nowait(data)
+        except trio.WouldBlock:
+            self._close_request = CloseRequest(1000, "the socket takes nothing")
+        except trio.BrokenResourceError:
+            return  # the writer has ended; the reader reports the end
+
+    def _report(self, happening: Happening) -> None:
+        match happening:
+            case Welcomed(welcome):
+                self._notify(Connected(welcome.connection_id, welcome.node_id))
+            case TokenDue():
+                self._is_token_due = True
+            case TopicEnded(topic):
+                sink = self._sinks.pop(topic, None)
+                if sink is not None:
+                    sink.put_happening(happening)
+            case LeaveAsked() | ServerRefused():
+                pass  # the machine acts on them when the connection ends
+            case _:
+                sink = self._sinks.get(happening.topic)
+                if sink is not None:
+                    sink.put_happening(happening)
+
+    def _notify(self, notice: Notice) -> None:
+        for sink in tuple(self._sinks.values()):
+            sink.put_notice(notice)
