@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from khala.core.classification import CursorRow, Observation
+    from khala.core.origin_policy import UpgradeRequest
     from khala.core.pages import Page
     from khala_contracts.reason_codes import ReasonCode
     from khala_contracts.sync_claims import SyncClaims
@@ -72,16 +73,6 @@ class ByteTransport(Protocol):
 
     def abort(self) -> None:
         """Drop the connection now; idempotent."""
-
-
-@attrs.frozen
-class UpgradeRequest:
-    """What a client asked for before the upgrade."""
-
-    path: str
-    query: str
-    origin: str | None
-    subprotocols: tuple[str, ...]
 
 
 class PeerClosedError(Exception):

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 
     from khala.core.counters import NodeCounters
     from khala.core.limits import NodeLimits
+    from khala.core.origin_policy import UpgradeRequest
     from khala.core.protocol import Command
     from khala.core.subscription import Subscription, SubscriptionEnding
-    from khala.ports import ByteTransport, UpgradeRequest, WebSocketPeer
+    from khala.ports import ByteTransport, WebSocketPeer
     from khala_contracts.codec import ServerControl
     from khala_contracts.reason_codes import ReasonCode
     from khala_contracts.sync_claims import SyncClaims
@@ -283,6 +284,9 @@ class Connection:
         self._counters.deliveries += 1
         if subscription.take_barrier():
             self._queue_control(self._replay_complete(subscription))
+            # What was committed during the replay waits for no further record.
+            if subscription.has_frames:
+                self._turns.add(subscription)
         return framed
 
     def _ensure_sending(self) -> None:
@@ -315,7 +319,7 @@ class Connection:
         except TransportBrokenError:
             self.abort()
             return
-        subscription.position = end_seq
+        subscription.advance(end_seq)
         if sent != len(framed):
             self._outbox.keep_remainder(memoryview(framed)[sent:])
             self._start_writer()

@@ -46,9 +46,11 @@ class PageReader:
         self._counters = counters
         self._rng = rng
         self._readers = trio.CapacityLimiter(limits.journal_readers_max)
-        self._waiting: dict[tuple[TopicName, int], list[tuple[TopicActor, Subscription]]] = {}
+        # By history, not by topic: a read that began before the journal was restored must not
+        # answer a replay that began after it.
+        self._waiting: dict[tuple[object, int], list[tuple[TopicActor, Subscription]]] = {}
         # Invariant: _held_bytes is the sum of len(page.blob) over all of _held.
-        self._held: dict[tuple[TopicName, int], Page] = {}
+        self._held: dict[tuple[object, int], Page] = {}
         self._held_bytes = 0
         self._freed = trio.Event()
 
@@ -60,15 +62,15 @@ class PageReader:
 
     def request(self, topic: TopicActor, subscription: Subscription) -> None:
         """Bring the subscription the page after its position; see PageRequests."""
-        key = (topic.parsed.name, subscription.position)
+        key = (topic.history, subscription.position)
         waiting = self._waiting.get(key)
         if waiting is not None:
             waiting.append((topic, subscription))
             return
         self._waiting[key] = [(topic, subscription)]
-        self._nursery.start_soon(self._read, key)
+        self._nursery.start_soon(self._read, topic.parsed.name, key)
 
-    async def _read(self, key: tuple[TopicName, int]) -> None:
+    async def _read(self, topic: TopicName, key: tuple[object, int]) -> None:
         held = self._held.get(key)
         if held is not None and held.users > 0:
             # Not at once: the caller is inside its own turn, and a page handed over now would
@@ -78,7 +80,7 @@ class PageReader:
             return
         async with self._readers:
             await self._wait_for_room()
-            page = await self._read_until_answered(key)
+            page = await self._read_until_answered(topic, key[1])
         self._hand_over(key, page)
 
     async def _wait_for_room(self) -> None:
@@ -87,11 +89,11 @@ class PageReader:
             with trio.move_on_after(RETRY_FIRST_S):
                 await self._freed.wait()
 
-    async def _read_until_answered(self, key: tuple[TopicName, int]) -> Page:
+    async def _read_until_answered(self, topic: TopicName, after_seq: int) -> Page:
         wait_s = RETRY_FIRST_S
         while True:
             try:
-                page = await self._journal.read_page(*key)
+                page = await self._journal.read_page(topic, after_seq)
             except JournalUnavailableError as exc:
                 self._counters.page_read_failures += 1
                 await trio.sleep(max(exc.retry_after_s, wait_s) * (0.5 + self._rng.random() / 2))
@@ -100,7 +102,7 @@ class PageReader:
                 self._counters.pages_read += 1
                 return page
 
-    def _hand_over(self, key: tuple[TopicName, int], page: Page) -> None:
+    def _hand_over(self, key: tuple[object, int], page: Page) -> None:
         for topic, subscription in self._waiting.pop(key):
             topic.take_page(subscription, page)
         if page.users > 0 and key not in self._held:

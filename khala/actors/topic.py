@@ -100,10 +100,14 @@ class TopicActor:
         # above the head and nothing in the inbox or held closes the gap.
         self._known_head = 0
         self._heal_at: float | None = None
+        # The journal is to be read at _heal_at even if no gap is known: something may have been
+        # missed, or contradicts us.
+        self._must_read = False
         self._wake = trio.Event()
         self._initialised = trio.Event()
-        # Counts histories: what was read or framed before a change of it is dropped after it.
-        self._generation = 0
+        # Identity of the history that the window holds: what was read or framed before a change
+        # of it is dropped after it.
+        self.history = object()
 
     # -- what others tell it ---------------------------------------------------------------
 
@@ -180,6 +184,7 @@ class TopicActor:
 
     def position_unknown(self) -> None:
         """Something may have been missed: read the journal now."""
+        self._must_read = True
         self._heal_at = trio.current_time()
         self._wake.set()
 
@@ -203,7 +208,7 @@ class TopicActor:
 
     def _start_over(self, observation: Observation) -> None:
         """The journal has another history: drop everything and end the subscriptions."""
-        self._generation += 1
+        self.history = object()
         self._account(-self.window.size_bytes)
         self.lineage = observation.lineage
         self.window.reset(observation.head_seq, observation.head_chain)
@@ -211,6 +216,7 @@ class TopicActor:
         self._inbox.clear()
         self._known_head = observation.head_seq
         self._heal_at = None
+        self._must_read = False
         ending = EndedStale(StaleReason.LINEAGE_MISMATCH, observation)
         for subscription in tuple(self.subscriptions):
             subscription.sink.finish_subscription(subscription, ending)
@@ -249,7 +255,7 @@ class TopicActor:
             self._take_record(self._inbox.popleft())
         while (record := self._held.take_from(self.window.head_seq)) is not None:
             self._take_record(record)
-        if self._known_head <= self.window.head_seq:
+        if self._known_head <= self.window.head_seq and not self._must_read:
             self._heal_at = None
         elif self._heal_at is None:
             self._heal_at = trio.current_time() + self._limits.heal_delay_s
@@ -273,6 +279,7 @@ class TopicActor:
                 pass
             case RecordDecision.OTHER_LINEAGE | RecordDecision.CONFLICT:
                 # Not ours to believe: the journal says what the history is.
+                self._must_read = True
                 self._heal_at = trio.current_time()
                 return
         self._known_head = max(self._known_head, record.last_seq, self.window.head_seq)
@@ -293,15 +300,17 @@ class TopicActor:
         On trouble: stay where we are and try again later; the subscribers wait, nothing is lost.
         """
         self._heal_at = None
+        must_read, self._must_read = self._must_read, False
         head_before = self.window.head_seq
-        generation = self._generation
+        history = self.history
         try:
             page = await self._journal.read_page(self.parsed.name, head_before)
         except JournalUnavailableError as exc:
+            self._must_read |= must_read
             self._heal_at = trio.current_time() + exc.retry_after_s
             return
         self._counters.heals += 1
-        if generation == self._generation:
+        if history is self.history:
             self._use_page(page, head_before)
 
     def _use_page(self, page: Page, head_before: int) -> None:
@@ -329,7 +338,7 @@ class TopicActor:
         one that joins sends by itself; each has its own position, so nobody is sent twice.
         """
         head_seq = self.window.head_seq
-        generation = self._generation
+        history = self.history
         sends = 0
         turn_ends_at = trio.current_time() + self._limits.fanout_quantum_s
         shared: bytes = b""
@@ -355,7 +364,7 @@ class TopicActor:
             ):
                 await trio.lowlevel.checkpoint()
                 self._counters.deliveries += sends
-                if generation != self._generation:
+                if history is not self.history:
                     return
                 sends = 0
                 turn_ends_at = trio.current_time() + self._limits.fanout_quantum_s
@@ -371,7 +380,7 @@ class TopicActor:
         return self._frame(position, end_seq, self.window.entries(position, end_seq))
 
     def _frame(self, position: int, end_seq: int, entries: list[bytes]) -> bytes:
-        key = RangeKey(self.parsed.name, self.lineage, position, end_seq, is_text=False)
+        key = RangeKey(self.parsed.name, self.history, position, end_seq, is_text=False)
         framed = self._ranges.get(key)
         if framed is None:
             framed = frame_message(b"".join(entries))
@@ -391,7 +400,7 @@ class TopicActor:
         end_seq = source.choose_end(position, max_bytes=max_bytes, last_seq=subscription.limit_seq)
         if end_seq is None:
             return None
-        key = RangeKey(self.parsed.name, self.lineage, position, end_seq, is_text)
+        key = RangeKey(self.parsed.name, self.history, position, end_seq, is_text)
         framed = self._ranges.get(key)
         if framed is None:
             framed = _encode_range(source, position, end_seq, is_text=is_text)

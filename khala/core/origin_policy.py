@@ -7,14 +7,21 @@ site never gets as far as a socket.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 
-if TYPE_CHECKING:
-    from khala.ports import UpgradeRequest
-
 SYNC_PATH: Final = "/sync/v1/ws"
+
+
+@attrs.frozen
+class UpgradeRequest:
+    """What a client asked for before the upgrade."""
+
+    path: str
+    query: str
+    origin: str | None
+    subprotocols: tuple[str, ...]
 
 
 @attrs.frozen

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 
 class RangeKey(NamedTuple):
-    """Which frames, in which encoding."""
+    """Which frames, in which encoding.
+
+    ``history`` is one object for each history of the topic that a node has held. The lineage would
+    not do: a copy restored behind our back has the same one, and other frames at the same seqs.
+    """
 
     topic: TopicName
-    lineage: str
+    history: object
     position: int
     end_seq: int
     is_text: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def read_journal(system: System, run_id: str) -> Journal:
 def stored_history(system: System, store: Path, run_id: str) -> list[Line]:
     """Return what a tail has applied and kept, as the checker reads it."""
     namespace = ProfileDirectory(system.data_dir / "profile").load().namespace
-    with SqliteStore.open(store, namespace=namespace) as opened:
+    with closing(SqliteStore.open(store, namespace=namespace)) as opened:
         events = list(opened.read_history(format_run_events(run_id)))
     path = store.with_suffix(".history")
     path.write_text("".join(f"{line}\n" for line in format_history_lines(events)))
@@ -187,7 +188,7 @@ def test_everything_is_killed_and_every_tail_ends_with_the_journal(tmp_path: Pat
         system.kill()
         held_before = len(read_until_killed(staying))
         importing.kill()
-        importing.wait(timeout=10)
+        importing.communicate(timeout=10)
 
         system.start()
         repeated = system.run(*import_command(recording, speed=None))
@@ -222,7 +223,7 @@ def start_run(system: System, recording: Path) -> str:
 
     wait_until(is_there, timeout_s=30, what="the run")
     importing.kill()
-    importing.wait(timeout=10)
+    importing.communicate(timeout=10)
     return found[0]
 
 

@@ -1,0 +1,88 @@
+"""Control as a node sees it, and the small ports: in memory, and able to refuse."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from khala.ports import ControlUnavailableError, TokenRefusedError
+from khala_contracts import reason_codes
+from tests.topic_log import WALL_S
+
+if TYPE_CHECKING:
+    from khala_contracts.reason_codes import ReasonCode
+    from khala_contracts.sync_claims import SyncClaims
+
+
+@attrs.define
+class FakeClock:
+    """Wall time that follows the monotonic clock of the run."""
+
+    offset_s: float = attrs.field(factory=lambda: WALL_S - trio.current_time())
+
+    def now(self) -> float:
+        """Return Unix seconds."""
+        return self.offset_s + trio.current_time()
+
+
+@attrs.define
+class CountingIds:
+    """Identifiers 1, 2, 3 ... of each prefix."""
+
+    counts: Counter[str] = attrs.field(factory=Counter)
+
+    def new(self, prefix: str) -> str:
+        """Return the next one."""
+        self.counts[prefix] += 1
+        return f"{prefix}_{self.counts[prefix]}"
+
+
+@attrs.define
+class FixedRng:
+    """No jitter."""
+
+    value: float = 1.0
+
+    def random(self) -> float:
+        """Return the same number each time."""
+        return self.value
+
+
+@attrs.define
+class FakeTokens:
+    """Knows tokens by name; an unknown one is invalid."""
+
+    claims: dict[str, SyncClaims] = attrs.field(factory=dict)
+    is_down: bool = False
+
+    async def verify(self, token: str) -> SyncClaims:
+        """Return the claims; see TokenVerifier."""
+        await trio.lowlevel.checkpoint()
+        if self.is_down:
+            raise ControlUnavailableError(2.0)
+        if token not in self.claims:
+            raise TokenRefusedError(reason_codes.TOKEN_INVALID, "unknown to the test")
+        return self.claims[token]
+
+
+@attrs.define
+class FakeControl:
+    """Spends each jti once, for one connection."""
+
+    spent: dict[str, str] = attrs.field(factory=dict)
+    revoked: set[str] = attrs.field(factory=set)
+    is_down: bool = False
+    delay_s: float = 0.0
+
+    async def redeem(self, claims: SyncClaims, connection_id: str) -> ReasonCode | None:
+        """Spend a token; see ControlClient."""
+        await trio.sleep(self.delay_s)
+        if self.is_down:
+            raise ControlUnavailableError(3.0)
+        if claims.session_id in self.revoked:
+            return reason_codes.REAUTH_REQUIRED
+        owner = self.spent.setdefault(claims.jti, connection_id)
+        return None if owner == connection_id else reason_codes.TOKEN_REPLAYED

@@ -1,0 +1,60 @@
+"""TCP over loopback passes the suite of the simulated kernel."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from khala.adapters.sockets import open_acceptor
+from tests.actors.khala.transport_suite import TransportSuite
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from khala.ports import ByteTransport
+    from tests.actors.khala.transport_suite import ClientEnd
+
+
+@attrs.define
+class _Client:
+    socket: trio.socket.SocketType
+
+    async def receive(self) -> bytes:
+        """Receive what is there."""
+        return await self.socket.recv(64 * 1024)
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it."""
+        assert await self.socket.send(data) == len(data)
+
+    def end(self) -> None:
+        """Half-close."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Close with a zero linger, which sends RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+
+class TestSocket(TransportSuite):
+    """A real kernel with small buffers: without SO_RCVBUF a client that never reads absorbs megabytes."""
+
+    @asynccontextmanager
+    async def open_pair(self) -> AsyncIterator[tuple[ByteTransport, ClientEnd]]:
+        """Connect over loopback."""
+        acceptor = open_acceptor("127.0.0.1", 0, send_buffer_bytes=16 * 1024)
+        with trio.socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * 1024)
+            await client.connect(("127.0.0.1", acceptor.port))
+            transport = await acceptor.accept()
+            try:
+                yield transport, _Client(client)
+            finally:
+                transport.abort()
+                acceptor.close()

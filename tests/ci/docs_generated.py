@@ -1,0 +1,72 @@
+"""Parts of documents that are made from the contracts, so that prose cannot drift from code.
+
+A part stands between ``<!-- generated: NAME -->`` and ``<!-- end generated -->``. The check compares; with
+`--write` it writes. A part nobody makes, and a maker without a part, are problems too.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+from tests.ci.checks import CheckContext, Problems
+from tests.ci.docs_links import documents
+
+_PART = re.compile(r"(<!-- generated: ([a-z ]+) -->\n)(.*?)(<!-- end generated -->)", re.DOTALL)
+HOW = "run `python -m tests.ci docs --write`"
+
+
+def reason_codes_table() -> str:
+    """Return the registry of reason codes as a Markdown table with an anchor per code."""
+    from khala_contracts import reason_codes
+
+    return reason_codes.markdown_table()
+
+
+def stale_reasons_table() -> str:
+    """Return the rows of the registry that end a subscription as stale."""
+    from khala_contracts.reason_codes import REGISTRY
+
+    lines = ["| reason | number | what the client does | said to the client |", "|---|---|---|---|"]
+    for name, row in REGISTRY.items():
+        if name.startswith("stale_cursor."):
+            reason = name.removeprefix("stale_cursor.")
+            lines.append(f"| `{reason}` | {row.number} | {row.advice.value} | {row.text} |")
+    return "\n".join(lines)
+
+
+def topic_classes_table() -> str:
+    """Return the closed registry of topic classes as a Markdown table."""
+    from khala_contracts import topics
+
+    return topics.markdown_table()
+
+
+MAKERS: Mapping[str, Callable[[], str]] = {
+    "reason codes": reason_codes_table,
+    "stale reasons": stale_reasons_table,
+    "topic classes": topic_classes_table,
+}
+
+
+def check_generated_parts(
+    context: CheckContext, makers: Mapping[str, Callable[[], str]] = MAKERS
+) -> Problems:
+    """Compare every generated part with what its maker says now, or write it when asked to."""
+    problems = []
+    used = set()
+    for name, text in documents(context):
+        fresh = text
+        for part in _PART.finditer(text):
+            maker = makers.get(part.group(2))
+            line = text.count("\n", 0, part.start()) + 1
+            if maker is None:
+                problems.append(f"{name}:{line}: nobody makes the part {part.group(2)}")
+                continue
+            used.add(part.group(2))
+            made = maker().rstrip("\n") + "\n"
+            if part.group(3) != made:
+                fresh = fresh.replace(part.group(0), part.group(1) + made + part.group(4))
+                if not context.write:
+                    problems.append(f"{name}:{line}: the part {part.group(2)} is out of date; {HOW}")
+        if context.write and fresh != text:
+            (context.root / name).write_text(fresh, encoding="utf-8")
+    return problems + [f"runbooks:1: no document has the part {name}" for name in makers if name not in used]

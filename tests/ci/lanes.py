@@ -1,0 +1,120 @@
+"""The lanes: names, order, budgets. `all` runs them in this order, quick ones first.
+
+Budgets are wall time on two quiet cores; they add up to what the developers' guide promises.
+"""
+
+from typing import Final
+
+from tests.ci import (
+    boundaries,
+    compile_checks,
+    docs_adrs,
+    docs_contents,
+    docs_generated,
+    docs_links,
+    invariants,
+    lint_checks,
+    release,
+)
+from tests.ci.checks import Check
+from tests.ci.proto_checks import PROTO_CHECKS
+from tests.ci.runner import Lane
+
+README_TEST: Final = "tests/e2e/test_readme.py"
+OWNERSHIP_TEST: Final = "tests/security/test_table_ownership.py"
+
+LANES: Final = (
+    Lane(
+        "docs",
+        "links, decision records, generated parts, glossary, dependencies, README's figure",
+        budget_s=20,
+        checks=(
+            Check("links", docs_links.find_dead_links),
+            Check("paths", docs_links.find_missing_paths),
+            Check("lanes", docs_links.find_unknown_lanes),
+            Check("architecture", docs_contents.find_architecture_problems),
+            Check("glossary", docs_contents.find_glossary_problems),
+            Check("dependencies", docs_contents.find_dependency_problems),
+            Check("version", docs_contents.find_version_problems),
+            Check("figure", docs_contents.find_figure_problems),
+            Check("adr", docs_adrs.find_adr_problems),
+            Check("harvest", docs_adrs.find_harvest_problems),
+            Check("replay", docs_adrs.find_replay_problems),
+            Check("generated", docs_generated.check_generated_parts),
+        ),
+    ),
+    Lane("proto", "the contracts: lint, breaking changes, generated code, package", 60, PROTO_CHECKS),
+    Lane(
+        "lint",
+        "format, lint, cancellation safety, import direction",
+        budget_s=60,
+        checks=(
+            Check("format", lint_checks.find_format_errors),
+            Check("ruff", lint_checks.find_lint_errors),
+            Check("async", lint_checks.find_async_errors),
+            Check("imports", lint_checks.find_import_violations),
+        ),
+    ),
+    Lane(
+        "boundaries",
+        "top level, banned words and names, bounded channels, who may use asyncio, who owns each table",
+        budget_s=20,
+        checks=(
+            Check("top-level", boundaries.find_top_level_strangers),
+            Check("names", boundaries.find_vague_modules),
+            Check("live-lanes", boundaries.find_other_live_lanes),
+            Check("headers", boundaries.find_foreign_headers),
+            Check("channels", boundaries.find_unbounded_channels),
+            Check("asyncio", boundaries.find_asyncio_outside_adapters),
+            Check("nondeterminism", boundaries.find_hidden_nondeterminism),
+        ),
+        targets=(OWNERSHIP_TEST,),
+    ),
+    Lane(
+        "compile",
+        "every file parses, every module imports, types are right",
+        budget_s=100,
+        checks=(
+            Check("syntax", compile_checks.find_syntax_errors),
+            Check("imports", compile_checks.find_import_errors),
+            Check("types", compile_checks.find_type_errors),
+        ),
+    ),
+    Lane(
+        "unit",
+        "pure code, actors on virtual time, properties, suites shared by fakes and real things",
+        budget_s=300,
+        targets=("tests/unit", "tests/actors", "tests/properties", "tests/contract"),
+    ),
+    Lane("integration", "real PostgreSQL, real clock", budget_s=420, targets=("tests/integration",)),
+    Lane("e2e", "processes and real sockets", 300, targets=("tests/e2e",), ignored=(README_TEST,)),
+    Lane(
+        "security",
+        "every refusal, as each principal and database role",
+        budget_s=240,
+        targets=("tests/security",),
+        ignored=(OWNERSHIP_TEST,),
+    ),
+    Lane("readme", "README's commands in a fresh environment", budget_s=240, targets=(README_TEST,)),
+    Lane(
+        "invariants",
+        "each numbered invariant is pinned by a test that ran",
+        budget_s=10,
+        checks=(
+            Check("mapped", invariants.find_invariant_problems),
+            Check("mentions", invariants.find_unknown_mentions),
+        ),
+    ),
+    Lane(
+        "release",
+        "wheels and kept fixtures, before a version is published",
+        budget_s=120,
+        checks=(
+            Check("history", release.find_missing_history),
+            Check("wheel", release.find_wheel_problems),
+            Check("client-wheel", release.find_client_wheel_problems),
+        ),
+        is_in_all=False,
+    ),
+)
+LANE_NAMES: Final = tuple(lane.name for lane in LANES)

@@ -1,0 +1,134 @@
+"""A topic and a connection reduced to what turns and subscriptions need of them; pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from khala.core.subscription import NEEDS_PAGE, NeedsPage, Subscription
+from khala.core.window import Window
+from khala_contracts.codec import SubscribeFrom
+from tests.topic_log import claims_for, run_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from khala.core.subscription import SubscriptionEnding
+
+
+@attrs.define(eq=False)
+class RecordingSink:
+    """A connection that only remembers what it was told."""
+
+    is_direct: bool = True
+    woken: list[Subscription] = attrs.field(factory=list)
+    endings: list[SubscriptionEnding] = attrs.field(factory=list)
+    sent: list[tuple[bytes, int]] = attrs.field(factory=list)
+
+    def send_direct(self, subscription: Subscription, framed: bytes, end_seq: int) -> None:
+        """Remember a range."""
+        self.sent.append((framed, end_seq))
+        subscription.advance(end_seq)
+
+    def wake(self, subscription: Subscription) -> None:
+        """Remember who has something to send."""
+        self.woken.append(subscription)
+
+    def finish_subscription(self, subscription: Subscription, ending: SubscriptionEnding) -> None:
+        """Remember why a subscription ended."""
+        self.endings.append(ending)
+        subscription.end()
+        subscription.source.leave(subscription)
+
+
+@attrs.define(eq=False)
+class WindowSource:
+    """Frames of one topic in a window; positions below ``paged_until`` first need a page."""
+
+    window: Window = attrs.field(factory=lambda: Window(1_000_000, 1 << 40))
+    head_chain: bytes = b"chain"
+    paged_until: int = 0
+    asked: list[Subscription] = attrs.field(factory=list)
+    left: list[Subscription] = attrs.field(factory=list)
+
+    @property
+    def head_seq(self) -> int:
+        """Newest frame."""
+        return self.window.head_seq
+
+    def write(self, sizes: Iterable[int]) -> None:
+        """Append frames of these sizes."""
+        self.window.extend([bytes(size) for size in sizes], self.head_chain)
+
+    def frame_range(
+        self, subscription: Subscription, *, max_bytes: int, is_text: bool
+    ) -> bytes | NeedsPage | None:
+        """Return the next range without any framing, so that bytes count exactly."""
+        assert not is_text
+        position = subscription.position
+        if position < self.paged_until:
+            return NEEDS_PAGE
+        end = self.window.choose_end(position, max_bytes=max_bytes, last_seq=subscription.limit_seq)
+        if end is None:
+            return None
+        subscription.advance(end)
+        return b"".join(self.window.entries(position, end))
+
+    def request_page(self, subscription: Subscription) -> None:
+        """Remember who waits for a page."""
+        subscription.is_waiting_for_page = True
+        self.asked.append(subscription)
+
+    def answer_pages(self) -> list[Subscription]:
+        """Let every page arrive; return whose they are."""
+        self.paged_until = 0
+        answered, self.asked = self.asked, []
+        for subscription in answered:
+            subscription.is_waiting_for_page = False
+        return answered
+
+    def leave(self, subscription: Subscription) -> None:
+        """Remember who left."""
+        self.left.append(subscription)
+
+
+def live_subscription(
+    source: WindowSource | None = None,
+    *,
+    number: int = 1,
+    position: int = 0,
+    sink: RecordingSink | None = None,
+) -> Subscription:
+    """Return a subscription of run ``number`` that has passed its barrier."""
+    subscription = replaying_subscription(
+        source, number=number, position=position, through_seq=position, sink=sink
+    )
+    assert subscription.take_barrier()
+    return subscription
+
+
+def replaying_subscription(
+    source: WindowSource | None = None,
+    *,
+    through_seq: int,
+    number: int = 1,
+    position: int = 0,
+    sink: RecordingSink | None = None,
+) -> Subscription:
+    """Return a subscription of run ``number`` whose barrier is at ``through_seq``."""
+    topic = run_topic(number)
+    claims = claims_for(topic)
+    return Subscription(
+        topic,
+        claims,
+        claims.grants[0],
+        source=source or WindowSource(),
+        sink=sink or RecordingSink(),
+        start=SubscribeFrom.BEGINNING,
+        start_seq=position,
+        start_chain=b"start",
+        position=position,
+        through_seq=through_seq,
+        through_chain=b"through",
+    )

@@ -1,0 +1,113 @@
+"""The outbox: order, bounds of the control lane, the remainder."""
+
+import pytest
+
+from khala.core.outbox import ControlLaneFullError, Outbox
+
+
+def test_a_new_outbox_is_empty() -> None:
+    """Nothing waits, nothing is taken."""
+    outbox = Outbox(4, 100)
+    assert outbox.is_empty
+    assert outbox.has_room
+    assert outbox.waiting_bytes == 0
+    assert outbox.take_remainder() is None
+    assert outbox.take_control() is None
+
+
+def test_the_lane_is_taken_whole_and_in_order() -> None:
+    """Control messages leave in the order in which they came, as one piece."""
+    outbox = Outbox(4, 100)
+    for message in (b"one", b"two", b"three"):
+        outbox.push_control(message)
+    assert (outbox.waiting_bytes, outbox.is_empty) == (11, False)
+    assert outbox.take_control() == b"onetwothree"
+    assert outbox.is_empty
+    assert outbox.control_bytes == 0
+
+
+def test_a_lone_message_is_not_copied() -> None:
+    """One message leaves as the object that came."""
+    outbox = Outbox(4, 100)
+    message = b"alone"
+    outbox.push_control(message)
+    assert outbox.take_control() is message
+
+
+def test_full_by_messages() -> None:
+    """INV-7: max_messages fit; one more is refused and not queued."""
+    outbox = Outbox(3, 100)
+    for _ in range(3):
+        outbox.push_control(b"m")
+    with pytest.raises(ControlLaneFullError):
+        outbox.push_control(b"m")
+    assert outbox.take_control() == b"mmm"
+
+
+def test_full_by_bytes() -> None:
+    """INV-7: max_bytes fit; one byte more is refused and not queued."""
+    outbox = Outbox(100, 10)
+    outbox.push_control(b"123456789")
+    with pytest.raises(ControlLaneFullError):
+        outbox.push_control(b"12")
+    outbox.push_control(b"1")
+    assert outbox.control_bytes == 10
+    with pytest.raises(ControlLaneFullError):
+        outbox.push_control(b"1")
+    assert outbox.take_control() == b"1234567891"
+
+
+def test_last_words_always_fit() -> None:
+    """The error and the close of a connection are queued even into a full lane, behind the rest."""
+    outbox = Outbox(1, 1)
+    outbox.push_control(b"1")
+    outbox.push_last(b"bye")
+    assert outbox.take_control() == b"1bye"
+    assert outbox.control_bytes == 0
+
+
+@pytest.mark.parametrize(("messages", "has_room"), [(0, True), (2, True), (3, False), (4, False)])
+def test_room_by_messages(messages: int, has_room: bool) -> None:
+    """A reader goes on while the lane is at most half full by messages."""
+    outbox = Outbox(4, 1_000)
+    for _ in range(messages):
+        outbox.push_control(b"m")
+    assert outbox.has_room is has_room
+
+
+@pytest.mark.parametrize(("size", "has_room"), [(50, True), (51, False)])
+def test_room_by_bytes(size: int, has_room: bool) -> None:
+    """A reader goes on while the lane is at most half full by bytes."""
+    outbox = Outbox(4, 100)
+    outbox.push_control(bytes(size))
+    assert outbox.has_room is has_room
+
+
+def test_the_remainder_is_taken_once() -> None:
+    """What the kernel did not take is given back exactly, then gone."""
+    outbox = Outbox(4, 100)
+    outbox.keep_remainder(memoryview(b"chunk")[2:])
+    assert (outbox.is_empty, outbox.waiting_bytes) == (False, 3)
+    remainder = outbox.take_remainder()
+    assert remainder is not None
+    assert bytes(remainder) == b"unk"
+    assert outbox.is_empty
+    assert outbox.take_remainder() is None
+
+
+def test_an_empty_remainder_is_none() -> None:
+    """A chunk that was taken whole leaves nothing that others would wait behind."""
+    outbox = Outbox(4, 100)
+    outbox.keep_remainder(memoryview(b"chunk")[5:])
+    assert outbox.is_empty
+    assert outbox.take_remainder() is None
+
+
+def test_clear_forgets_everything() -> None:
+    """After the socket is gone nothing waits and no memory is held."""
+    outbox = Outbox(4, 100)
+    outbox.push_control(b"m")
+    outbox.keep_remainder(memoryview(b"rest"))
+    outbox.clear()
+    assert outbox.is_empty
+    assert (outbox.waiting_bytes, outbox.take_control(), outbox.take_remainder()) == (0, None, None)
