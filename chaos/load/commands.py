@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
-from chaos.load.fanout import FanoutSetup, measure_fanout
+from chaos.load.append import AppendSetup, measure_append
+from chaos.load.append_client import AppendFailedError
+from chaos.load.fanout import FanoutSetup, LostFramesError, measure_fanout
 from chaos.load.native_tools import CompilerMissingError
+from chaos.load.system_under_test import SystemFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# A second of each benchmark: shows that they run, not how fast anything is.
+SMOKE_FANOUT = FanoutSetup(subscribers=50, frames_per_write=4, writes=100, payload_bytes=200)
+SMOKE_APPEND = AppendSetup(runs=2, connections=4, seconds=1)
 
 
-@click.group()
-def bench() -> None:
+@click.group(invoke_without_command=True)
+@click.option("--smoke", is_flag=True, help="Run each benchmark for about a second; its figures mean little.")
+@click.pass_context
+def bench(context: click.Context, *, smoke: bool) -> None:
     """Measure this machine; every figure is a ratio to a reference of the same run."""
+    if context.invoked_subcommand is not None:
+        return
+    if not smoke:
+        click.echo(context.get_help())
+        return
+    results = [_fanout([SMOKE_FANOUT], pairs=1), _append(SMOKE_APPEND, pairs=1)]
+    _print({"benchmark": "smoke", "results": results})
 
 
 @bench.command()
@@ -33,10 +53,47 @@ def fanout(
 ) -> None:
     """Fan-out of one topic beside a C loop of send(2); prints JSON."""
     setups = [FanoutSetup(subscribers, count, writes, payload_bytes) for count in frames_per_write]
+    _print(_fanout(setups, pairs=pairs))
+
+
+@bench.command()
+@click.option("--batch-events", default=200, show_default=True, help="Events of one request.")
+@click.option("--payload-bytes", default=200, show_default=True)
+@click.option("--runs", default=4, show_default=True, help="Runs that are appended to.")
+@click.option(
+    "--connections", default=8, show_default=True, help="HTTP connections, one request in flight each."
+)
+@click.option("--seconds", default=3, show_default=True, help="Length of a measurement.")
+@click.option("--pairs", default=9, show_default=True, help="Alternating pairs.")
+def append(
+    batch_events: int, payload_bytes: int, runs: int, connections: int, seconds: int, pairs: int
+) -> None:
+    """Durable appends through the API beside pgbench calling append_v1; prints JSON.
+
+    Starts a system of its own on a temporary directory, with fsync on and the rate of events per run
+    lifted.
+    """
+    setup = AppendSetup(batch_events, payload_bytes, runs, connections, seconds)
+    _print(_append(setup, pairs=pairs))
+
+
+def _fanout(setups: Sequence[FanoutSetup], *, pairs: int) -> dict[str, object]:
     try:
-        result = measure_fanout(setups, pairs=pairs, report=_progress)
+        return measure_fanout(setups, pairs=pairs, report=_progress)
     except CompilerMissingError as exc:
-        result = {"benchmark": "fanout", "skipped": str(exc)}
+        return {"benchmark": "fanout", "skipped": str(exc)}
+    except LostFramesError as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def _append(setup: AppendSetup, *, pairs: int) -> dict[str, object]:
+    try:
+        return measure_append(setup, pairs=pairs, report=_progress)
+    except (SystemFailedError, AppendFailedError) as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def _print(result: dict[str, object]) -> None:
     click.echo(json.dumps(result, indent=2))
 
 

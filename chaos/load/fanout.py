@@ -43,6 +43,10 @@ _UPGRADE = (
 )
 
 
+class LostFramesError(Exception):
+    """A subscriber did not get exactly the frames that were published."""
+
+
 @attrs.frozen
 class FanoutSetup:
     """What one measurement does."""
@@ -74,7 +78,7 @@ def measure_fanout(
 
     Raises:
         CompilerMissingError: There is no reference without a C compiler.
-        RuntimeError: A run lost or repeated a frame, or did not end; no figure is given then.
+        LostFramesError: A run lost or repeated a frame, or did not end; no figure is given then.
     """
     results = []
     with tempfile.TemporaryDirectory() as name:
@@ -169,7 +173,7 @@ def _run_pair_of_processes(
             )
             if received.returncode != 0:
                 msg = f"the receiver missed something: {received.stdout}{received.stderr}"
-                raise RuntimeError(msg)
+                raise LostFramesError(msg)
             sent = json.loads(server.stdout.readline())
         finally:
             server.stdin.close()

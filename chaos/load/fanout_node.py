@@ -92,4 +92,5 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(run, *map(int, sys.argv[1:5]))
+    subscribers_, writes_, frames_per_write_, payload_bytes_ = map(int, sys.argv[1:5])
+    trio.run(run, subscribers_, writes_, frames_per_write_, payload_bytes_)

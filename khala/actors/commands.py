@@ -21,7 +21,7 @@ from khala.core.classification import (
     Stale,
     classify,
 )
-from khala.core.protocol import PROTOCOL_VERSION, SCHEMA_VERSION, RemoteProtocolError, check_versions
+from khala.core.protocol import PROTOCOL_VERSION, SCHEMA_VERSION, Phase, RemoteProtocolError, check_versions
 from khala.core.subscription import Subscription
 from khala.ports import ControlUnavailableError, JournalUnavailableError, TokenRefusedError
 from khala_contracts import codec, reason_codes
@@ -283,6 +283,9 @@ class ClientCommands:
             through_chain=observation.head_chain,
         )
         connection.push_control(subscribed_of(subscription, observation))
+        if connection.phase is Phase.CLOSING:
+            # It ended while the journal was asked, or by this very answer: no frame may follow.
+            return
         topic.join(subscription)
         connection.add_subscription(subscription)
 

@@ -110,7 +110,8 @@ class Connection:
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._peer: WebSocketPeer | None = None
-        self._reader_waits = trio.Event()
+        # Set when bytes were taken, a command was run or the end began; see _wait_until.
+        self._progress = trio.Event()
         self._is_greeting = False
 
     # -- what others ask -------------------------------------------------------------------
@@ -142,18 +143,21 @@ class Connection:
 
         Cancellation: the socket is dropped at once; drain by ``close`` first.
         """
-        self._peer = peer
         self._counters.handshakes_open += 1
         self._is_greeting = True
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
-                    await self._converse(peer)
+                    try:
+                        await self._converse(peer)
+                    finally:
+                        # Before the nursery closes: a topic that sends to us while we leave
+                        # would start a writer in a closed nursery, and crash for it.
+                        self._leave()
                     nursery.cancel_scope.cancel()
         finally:
             self._end_greeting()
-            self._end_subscriptions()
             self._outbox.clear()
             self._turns.clear()
             self._transport.abort()
@@ -161,12 +165,14 @@ class Connection:
     async def _converse(self, peer: WebSocketPeer) -> None:
         try:
             if await self._shake_hands(peer):
+                # From here on an end can be said in WebSocket frames.
+                self._peer = peer
                 await self._read(peer)
         except PeerClosedError as closed:
-            self._counters.closes[str(closed.code)] += 1
-            self.pump()
+            self._count_end(str(closed.code))
+            self._leave()
         except TransportBrokenError:
-            self._counters.closes["1006"] += 1
+            self._count_end("1006")
             return
         await self._flush()
 
@@ -204,9 +210,7 @@ class Connection:
                 if not self._is_running_commands:
                     self._is_running_commands = True
                     self._start(self._run_commands)
-            while not self._has_reading_room():
-                self._reader_waits = trio.Event()
-                await self._reader_waits.wait()
+            await self._wait_until(self._has_reading_room)
 
     def _end_greeting(self) -> None:
         if self._is_greeting:
@@ -214,16 +218,27 @@ class Connection:
             self._counters.handshakes_open -= 1
 
     def _has_reading_room(self) -> bool:
-        if self.phase is Phase.CLOSING:
-            return True
-        return self._outbox.has_room and len(self._commands) < COMMANDS_MAX
+        return self._has_answering_room() and (
+            len(self._commands) < COMMANDS_MAX or self.phase is Phase.CLOSING
+        )
+
+    def _has_answering_room(self) -> bool:
+        return self._outbox.has_room or self.phase is Phase.CLOSING
+
+    async def _wait_until(self, is_met: Callable[[], bool]) -> None:
+        """Wait for progress until the condition holds. Cancellation: safe."""
+        while not is_met():
+            if self._progress.is_set():
+                self._progress = trio.Event()
+            await self._progress.wait()
 
     async def _run_commands(self) -> None:
         """Run queued commands in order; a task that exists only while there are some."""
         try:
             while self._commands and self.phase is not Phase.CLOSING:
                 await self._runner.run(self, self._commands.popleft())
-                self._reader_waits.set()
+                self._progress.set()
+                await self._wait_until(self._has_answering_room)
         except RemoteProtocolError as exc:
             self.close(exc.reason, exc.details)
         finally:
@@ -235,12 +250,10 @@ class Connection:
 
     async def _flush(self) -> None:
         """Give the last bytes a moment to leave; the scope's deadline bounds it."""
+        self._ensure_sending()
         with trio.move_on_after(self.limits.close_timeout_s):
-            try:
-                while not self.pump():
-                    await self._transport.wait_writable()
-            except TransportBrokenError:
-                return
+            # Only the writer waits for the socket: two tasks may not.
+            await self._wait_until(lambda: not self._has_writer)
 
     # -- sending -------------------------------------------------------------------------------
 
@@ -257,7 +270,7 @@ class Connection:
                 if chunk is None:
                     chunk = self._take_chunk()
                 if chunk is None:
-                    self._reader_waits.set()
+                    self._progress.set()
                     return True
                 sent = self._transport.try_send(chunk)
                 if sent:
@@ -276,6 +289,8 @@ class Connection:
         """Take the next whole frames: the control lane, else the next topic's turn."""
         control = self._outbox.take_control()
         if control is not None:
+            # Not only when all is sent: a replay may take minutes, and pings need a reader.
+            self._progress.set()
             return control
         taken = self._turns.take_next()
         if taken is None:
@@ -410,11 +425,9 @@ class Connection:
         if self.phase is Phase.CLOSING:
             return
         self.closed_with = reason
-        self._counters.closes[reason.name] += 1
+        self._count_end(reason.name)
         said = self._encode(codec.ErrorMessage.of(reason, details=details or {}))
-        self._protocol.close()
-        self._end_subscriptions()
-        self._reader_waits.set()
+        self._leave()
         if self._peer is None or self._nursery is None:
             self._scope.cancel()
             return
@@ -425,10 +438,19 @@ class Connection:
 
     def abort(self) -> None:
         """Drop the connection now, without a word."""
+        self._count_end("1006")
         self._protocol.close()
         self._transport.abort()
         self._scope.cancel()
 
-    def _end_subscriptions(self) -> None:
+    def _count_end(self, label: str) -> None:
+        """Count why this connection ends; what happens after that is not another end."""
+        if self.phase is not Phase.CLOSING:
+            self._counters.closes[label] += 1
+
+    def _leave(self) -> None:
+        """Take no further part: no command is run, nothing of any topic is begun."""
+        self._protocol.close()
         for topic in tuple(self.subscriptions):
             self.remove_subscription(topic)
+        self._progress.set()

@@ -50,14 +50,14 @@ def sweep_connection(
 ) -> None:
     """Act on the deadlines of one connection that have passed."""
     now = trio.current_time()
+    if connection.phase is Phase.CLOSING:
+        return
     stalled_since = connection.stalled_since
     if stalled_since is not None and now - stalled_since >= limits.write_stall_timeout_s:
         counters.slow_consumer_actions["disconnect"] += 1
         connection.close(reason_codes.SLOW_CONSUMER)
         return
     match connection.phase:
-        case Phase.CLOSING:
-            return
         case Phase.AWAITING_HELLO | Phase.AUTHENTICATING:
             if now - connection.opened_at >= limits.hello_timeout_s:
                 connection.close(reason_codes.HELLO_TIMEOUT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
@@ -81,6 +80,7 @@ class FollowOutput:
         self._body_lines_max = None if is_full else BODY_LINES_MAX
         self._was_disconnected = False
         self._has_printed = False
+        self._has_read_history = False
 
     def event(self, event: Event) -> None:
         """Print one event."""
@@ -90,9 +90,7 @@ class FollowOutput:
             return
         view = view_event(event.kind, event.data)
         if not self._terminal.is_decorated:
-            # Not through rich: a replay of many thousand events into a file has no use for layout.
-            sys.stdout.write(format_event(event.seq, event.kind, view) + "\n")
-            sys.stdout.flush()
+            self._terminal.line(format_event(event.seq, event.kind, view))
             return
         width = self._terminal.out.width
         self._terminal.out.print(
@@ -124,7 +122,11 @@ class FollowOutput:
                     f"refused for now ({notice.code}), again in {duration_text(notice.delay_s)}"
                 )
             case HistoryRead():
-                self._terminal.remark(f"read history through {notice.through_seq:,} of {notice.head_seq:,}")
+                if not self._has_read_history:
+                    self._has_read_history = True
+                    self._terminal.remark(
+                        f"beyond what is replayed: reading history, {notice.head_seq:,} events"
+                    )
             case Connected() | Replaying() | HeadSeen():
                 return
 

@@ -197,7 +197,7 @@ def _report(terminal: Terminal, each: Import, run: RunInfo, *, already: int) -> 
         style="green",
     )
     # Alone on standard output: RUN=$(khala import FILE)
-    terminal.show(run.run_id)
+    terminal.line(run.run_id)
 
 
 def _progress(terminal: Terminal) -> Progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from khala_client.resources import OrgMembership, ServiceKey, SyncToken
 
-__all__ = ["key_record", "keys_command", "token_command"]
+__all__ = ["choose_org", "key_record", "keys_command", "state_of", "token_command"]
 
 T = TypeVar("T")
 RIGHTS: Final = ("publish", "work", "read", "mint")
@@ -57,9 +56,9 @@ def _show_token(terminal: Terminal, token: SyncToken) -> None:
             ],
         }
     )
+    # Alone on standard output: it is there to be put into a variable.
+    terminal.line(token.token)
     if not terminal.is_json:
-        # Unwrapped and alone on standard output: it is there to be put into a variable.
-        sys.stdout.write(token.token + "\n")
         terminal.remark(
             f"Ends {relative_time(token.expires_at_s, SystemClock().now())}; opens one connection."
         )
@@ -97,15 +96,15 @@ def create_command(
         raise click.BadParameter(f"choose from {', '.join(RIGHTS)}", param_hint="--can")
 
     async def create(khala: Khala) -> ServiceKey:
-        org_id = _choose_org(org, (await khala.control.get_session()).orgs)
+        org_id = choose_org(org, (await khala.control.get_session()).orgs)
         return await khala.control.create_key(
             name, rights=wanted, topics=_split(topics), org_id=org_id, ttl_s=ttl_s
         )
 
     key = _call(profile, create)
     terminal.data({**key_record(key), "secret": key.secret})
+    terminal.line(key.secret or "")
     if not terminal.is_json:
-        sys.stdout.write(f"{key.secret}\n")
         terminal.remark(f"Key {key.key_id}. This secret is not shown again; put it into KHALA_KEY.")
 
 
@@ -159,7 +158,7 @@ def _keys_table(keys: tuple[ServiceKey, ...], *, now_s: float) -> Table:
     table.add_column("name", overflow="fold")
     table.add_column("topics", overflow="fold")
     for key in keys:
-        word, style = _state(key, now_s)
+        word, style = state_of(key, now_s)
         table.add_row(
             key.key_id,
             Text(word, style=style),
@@ -172,7 +171,8 @@ def _keys_table(keys: tuple[ServiceKey, ...], *, now_s: float) -> Table:
     return table
 
 
-def _state(key: ServiceKey, now_s: float) -> tuple[str, str]:
+def state_of(key: ServiceKey, now_s: float) -> tuple[str, str]:
+    """Return the word for a key's state at ``now_s`` (Unix seconds), and its style."""
     if key.revoked_at_s is not None:
         return "revoked", "red"
     if key.expires_at_s is not None and key.expires_at_s <= now_s:
@@ -180,7 +180,12 @@ def _state(key: ServiceKey, now_s: float) -> tuple[str, str]:
     return "active", "green"
 
 
-def _choose_org(wanted: str, orgs: tuple[OrgMembership, ...]) -> str:
+def choose_org(wanted: str, orgs: tuple[OrgMembership, ...]) -> str:
+    """Return the id of the org that was named by id or name, or the only one.
+
+    Raises:
+        CommandFailed: None or several could be meant; names them.
+    """
     if not wanted and len(orgs) == 1:
         return orgs[0].org_id
     found = [org.org_id for org in orgs if wanted in (org.org_id, org.name)]

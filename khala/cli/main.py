@@ -78,16 +78,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        status = khala.main(
-            args=None if arguments is None else list(arguments), prog_name="khala", standalone_mode=False
-        )
+        # Not khala.main(): it has an opinion of its own about closed pipes and Ctrl-C.
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        with khala.make_context("khala", given) as context:
+            status = khala.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except click.Abort:
         return _say_interrupted()
-    except BaseException as error:
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:
         leaves = leaves_of(error)
         if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
             return _say_interrupted()

@@ -135,4 +135,4 @@ def _show(terminal: Terminal, ack: Ack) -> None:
             "chain": ack.chain.hex(),
         }
     )
-    terminal.show(f"{ack.topic} {ack.seq}")
+    terminal.line(f"{ack.topic} {ack.seq}")

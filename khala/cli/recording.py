@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from khala_client.recordings import RecordedEvent
     from khala_client.trio import Run
 
-__all__ = ["Recorder", "exit_status_of", "record_command"]
+__all__ = ["Recorder", "exit_status_of", "reason_of", "record_command"]
 
 # As shells have it.
 EXIT_NOT_FOUND: Final = 127
@@ -74,7 +74,7 @@ def record_command(name: str, command: tuple[str, ...], profile: Path | None, *,
                 recorder = Recorder(run, terminal)
                 status = await recorder.record(command, tell_started=tell_started)
                 state = "succeeded" if status == 0 else "failed"
-                await run.finish(state, exit_status=status, reason=_reason(status))
+                await run.finish(state, exit_status=status, reason=reason_of(status))
                 terminal.data({"type": "end", "run_id": run.id, "state": state, "exit_status": status})
                 terminal.remark(f"■ {state}, exit status {status}", style="green" if status == 0 else "red")
         except KhalaError as error:
@@ -92,7 +92,8 @@ def exit_status_of(returncode: int) -> int:
     return EXIT_BY_SIGNAL - returncode if returncode < 0 else returncode
 
 
-def _reason(status: int) -> str:
+def reason_of(status: int) -> str:
+    """Return the name of the signal that an exit status stands for, or nothing."""
     if status <= EXIT_BY_SIGNAL:
         return ""
     try:

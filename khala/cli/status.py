@@ -23,7 +23,7 @@ from khala_service.identifiers import SystemClock
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ServiceState", "check_services", "down_command", "status_command"]
+__all__ = ["ServiceState", "check_services", "down_command", "failed_checks", "status_command"]
 
 READY_TIMEOUT_S: Final = 3.0
 # `khala up` needs at most 5 s; then something is wrong, and the command says so instead of killing.
@@ -67,10 +67,11 @@ async def _check(http: httpx.AsyncClient, name: str, url: str) -> ServiceState:
         return ServiceState(name, url, is_ready=False, detail=f"no answer ({type(error).__name__})")
     if answer.status_code == httpx.codes.OK:
         return ServiceState(name, url, is_ready=True)
-    return ServiceState(name, url, is_ready=False, detail=_failed_checks(answer))
+    return ServiceState(name, url, is_ready=False, detail=failed_checks(answer))
 
 
-def _failed_checks(answer: httpx.Response) -> str:
+def failed_checks(answer: httpx.Response) -> str:
+    """Return what a readiness answer says is wrong; its status if it says nothing."""
     try:
         checks = answer.json()["checks"]
         failed = [f"{name}: {state}" for name, state in checks.items() if state != "ok"]

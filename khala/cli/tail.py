@@ -127,19 +127,22 @@ class Tail:
         if store is not None and await trio.to_thread.run_sync(store.load_cursor, self._topic) is not None:
             position = "saved"
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
-                async with self._khala.subscribe(
+            async with (
+                self._khala.subscribe(
                     self._topic,
                     after=position,
                     store=store,
                     history_by_pages=True,
                     on_notice=self._take_notice,
-                ) as events:
-                    if self._until_finished:
-                        nursery.start_soon(self._watch_for_end, events)
-                    with self._following:
-                        await self._print(events)
+                ) as events,
+                # Inside: a signal ends the following, and what was printed is still kept by the store.
+                trio.open_nursery() as nursery,
+            ):
+                nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
+                if self._until_finished:
+                    nursery.start_soon(self._watch_for_end, events)
+                with self._following:
+                    await self._print(events)
                 reason = "finished"
                 nursery.cancel_scope.cancel()
         except* KhalaError as group:

@@ -56,8 +56,18 @@ class Terminal:
     def data(self, value: Mapping[str, object]) -> None:
         """Print one JSON object for a script; nothing without ``--json``."""
         if self.is_json:
-            sys.stdout.write(json_line(value))
-            sys.stdout.flush()
+            self._write(json_line(value))
+
+    def line(self, text: str) -> None:
+        """Print a line as it is, unwrapped: for pipes and variables. Nothing with ``--json``."""
+        if not self.is_json:
+            self._write(text + "\n")
+
+    def _write(self, text: str) -> None:
+        # Not through rich: many thousand lines into a file have no use for layout. Flushed, because
+        # whoever follows a stream through a pipe wants each line when it comes.
+        self.out.file.write(text)
+        self.out.file.flush()
 
     def remark(self, text: str, *, style: str = "dim") -> None:
         """Say something on standard error that is not part of the result."""

@@ -33,8 +33,12 @@ class Outbox:
 
     @property
     def has_room(self) -> bool:
-        """Whether the lane is at most half full; a reader that fills it waits for this."""
-        return len(self._control) <= self.max_messages // 2 and self.control_bytes <= self.max_bytes // 2
+        """Whether the lane is at most a quarter full; who fills it waits for this.
+
+        Longer: a client would be a slow consumer for one subscribe of 64 topics, whose answers
+        (39 KiB in JSON, with the longest names) must fit into the rest.
+        """
+        return len(self._control) <= self.max_messages // 4 and self.control_bytes <= self.max_bytes // 4
 
     @property
     def waiting_bytes(self) -> int:

@@ -17,6 +17,7 @@ from khala_contracts.topics import TopicInvalid, format_run_events, parse_topic
 from runtime.actors.run_commands import CommandRefused
 from runtime.core.access_policy import Ownership, can_read, may_list_runs
 from runtime.core.outcomes import Refused
+from runtime.core.principals import PrincipalKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ class RunReads:
         return record
 
     async def list_runs(self, principal: Principal, *, before: str, limit: int) -> RunPage:
-        """Return a page of the principal's own runs and those of its orgs.
+        """Return a page of the principal's own runs and those of its orgs; of a key's org only.
 
         Args:
             principal: Who asks.
@@ -76,7 +77,8 @@ class RunReads:
         if before and not is_id("run", before):
             raise CommandRefused(Refused(reason_codes.INVALID_ARGUMENT, {"field": "page_token"}))
         found = await self._store.list_runs(
-            user_id=principal.user_id,
+            # No user is named "": what a key's creator owns elsewhere is not the key's to see.
+            user_id="" if principal.kind is PrincipalKind.SERVICE else principal.user_id,
             org_ids=sorted(principal.org_roles),
             before_run_id=before or None,
             # One more tells whether there is a next page.

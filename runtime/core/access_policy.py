@@ -100,6 +100,9 @@ def _may_see(principal: Principal, topic: ParsedTopic, ownership: Ownership) -> 
     ids = topic.ids
     match topic.topic_class.name:
         case "run_events" | "worker_events":
+            if principal.kind is PrincipalKind.SERVICE:
+                # A key works for its org: whose runs its creator owns elsewhere is not its business.
+                return ownership.org_id is not None and ownership.org_id in principal.org_roles
             if ownership.user_id is not None and ownership.user_id == principal.user_id:
                 return True
             is_run = topic.topic_class.name == "run_events"

@@ -8,6 +8,7 @@ from typing import Final
 from tests.ci import (
     boundaries,
     compile_checks,
+    dependency_checks,
     docs_adrs,
     docs_contents,
     docs_generated,
@@ -57,7 +58,7 @@ LANES: Final = (
     ),
     Lane(
         "boundaries",
-        "top level, banned words and names, bounded channels, who may use asyncio, who owns each table",
+        "top level, banned words and names, bounded channels, who may use asyncio, needs, tables",
         budget_s=20,
         checks=(
             Check("top-level", boundaries.find_top_level_strangers),
@@ -67,6 +68,7 @@ LANES: Final = (
             Check("channels", boundaries.find_unbounded_channels),
             Check("asyncio", boundaries.find_asyncio_outside_adapters),
             Check("nondeterminism", boundaries.find_hidden_nondeterminism),
+            Check("dependencies", dependency_checks.find_dependency_mismatches),
         ),
         targets=(OWNERSHIP_TEST,),
     ),

@@ -153,17 +153,25 @@ async def _try_all(database: Database) -> dict[str, tuple[str, bool]]:
         now = "INSERT INTO control.audit_log (action, outcome, reason, request_id, detail, {0}) VALUES ('x', 'done', '', 'r', '{{}}', {1})"
         tried[now.format("occurred_at", "now()")] = False
         tried[now.format("user_id", "NULL")] = True
-        states = {}
-        for statement, is_allowed in tried.items():
-            transaction = connection.transaction()
-            await transaction.start()
-            try:
-                await connection.execute(statement)
-                states[statement] = ("", is_allowed)
-            except asyncpg.PostgresError as error:
-                states[statement] = (str(error.sqlstate), is_allowed)
-            finally:
-                await transaction.rollback()
-        return states
+        return {
+            statement: (await _sqlstate(connection, statement), is_allowed)
+            for statement, is_allowed in tried.items()
+        }
     finally:
-        await connection.close()
+        connection.terminate()
+
+
+async def _sqlstate(connection: "asyncpg.Connection[asyncpg.Record]", statement: str) -> str:
+    """Return the SQLSTATE of a statement, empty if it was allowed; nothing is kept."""
+    try:
+        async with connection.transaction():
+            await connection.execute(statement)
+            raise _NotKeptError
+    except _NotKeptError:
+        return ""
+    except asyncpg.PostgresError as error:
+        return str(error.sqlstate)
+
+
+class _NotKeptError(Exception):
+    """Rolls the statement back."""

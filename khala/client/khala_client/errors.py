@@ -67,6 +67,8 @@ class KhalaError(Exception):
         self.message = message or (row.text if row is not None else "")
         self.advice = row.advice if row is not None else Advice.GIVE_UP
         self.retryable = retryable if retryable is not None else row is not None and row.retryable
+        if not self.retryable and self.advice in {Advice.RETRY_NOW, Advice.RETRY_BACKOFF}:
+            self.advice = Advice.GIVE_UP
         self.retry_after_ms = retry_after_ms
         self.details = dict(details)
         self.topic = topic

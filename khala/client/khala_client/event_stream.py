@@ -57,7 +57,7 @@ def decode_stream_outcome_untrusted(data: bytes) -> StreamOutcome:
         Unavailable: they are not AppendStreamAck lines; what was committed is unknown.
     """
     acks: list[Ack] = []
-    for line in data.splitlines():
+    for line in filter(bytes.strip, data.split(b"\n")):
         try:
             answer = strict_json.parse_strict(line, m.AppendStreamAck)
         except WireError as error:

@@ -6,7 +6,8 @@ the Authorization header only, never in a URL, and no exception here carries one
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,7 +18,7 @@ from khala_client.version import USER_AGENT
 from khala_contracts import http_messages as m
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
 __all__ = ["PROTOBUF", "answer_bytes", "check_base_url", "open_http", "send"]
 
@@ -151,10 +152,13 @@ async def answer_bytes(
 
 async def _read_bounded(response: httpx.Response) -> bytes:
     data = bytearray()
-    async for piece in response.aiter_bytes():
-        data += piece
-        if len(data) > _ANSWER_MAX_BYTES:
-            raise KhalaError("internal", "the answer is larger than any of ours", retryable=False)
+    # Closed here, not by the garbage collector: that has no event loop to close it in.
+    pieces = cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
+    async with aclosing(pieces):
+        async for piece in pieces:
+            data += piece
+            if len(data) > _ANSWER_MAX_BYTES:
+                raise KhalaError("internal", "the answer is larger than any of ours", retryable=False)
     return bytes(data)
 
 

@@ -49,6 +49,7 @@ OFFERED_TYPES: Final = (
     JSON,
     PROTOBUF,
     "application/x-ndjson",
+    "application/x-protobuf-stream",
     "text/html",
     "text/plain",
     "text/css",

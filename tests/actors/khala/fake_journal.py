@@ -43,6 +43,8 @@ class FakeJournal:
     visible: dict[TopicName, int] = attrs.field(factory=dict)
     reads: Counter[str] = attrs.field(factory=Counter)
     pages_asked: list[tuple[TopicName, int]] = attrs.field(factory=list)
+    # Retained rows are gone, against the contract of the journal.
+    has_lost_rows: bool = False
     # Reads in flight now, and the most that there have been at once.
     in_flight: int = 0
     in_flight_max: int = 0
@@ -128,7 +130,7 @@ class FakeJournal:
         if topic not in self.logs:
             return ObservedTopic(self._unknown(topic), None)
         log = self._visible(topic)
-        return ObservedTopic(log.observe(), log.row(seq))
+        return ObservedTopic(log.observe(), None if self.has_lost_rows else log.row(seq))
 
     def _unknown(self, topic: TopicName) -> Observation:
         start = chain_start(topic)

@@ -54,6 +54,8 @@ class ScriptedPeer:
 
     emit: Callable[[bytes], None]
     request: UpgradeRequest | None = SYNC_REQUEST
+    # Whether the client answers a close; otherwise it only goes on talking.
+    answers_close: bool = True
     accepted: str | None = attrs.field(default=None, init=False)
     rejected: tuple[int, str] | None = attrs.field(default=None, init=False)
     closed: tuple[int, str] | None = attrs.field(default=None, init=False)
@@ -128,7 +130,8 @@ class ScriptedPeer:
         if self.closed is None:
             self._emit_close(code)
             self.closed = (code, reason)
-            self.leave(code)
+            if self.answers_close:
+                self.leave(code)
 
     def _emit_close(self, code: int) -> None:
         if self.closed is None:

@@ -176,7 +176,7 @@ class ControlRig:
             try:
                 return [dict(row) for row in await connection.fetch(sql, *args)]
             finally:
-                await connection.close()
+                connection.terminate()
 
         return await run_in_asyncio(fetch)
 

@@ -20,11 +20,13 @@ import trio
 from control.__main__ import EXIT_CONFIG, EXIT_FAILED
 from control.app import ControlConfig, migrate, serve_control
 from khala.adapters.embedded_postgres import start_server, stop_server
+from khala.adapters.embedded_postgres_roles import bootstrap_roles
 from khala_contracts import http_messages as m
 from khala_service.adapters.postgres import open_asyncio_loop
 from khala_service.config import ConfigRefused, Secret
 from tests.integration.control.rig import ControlRig, make_config, refusal, running_control
 from tests.postgres_cluster import ROOT, Database, PostgresTestCluster, running_cluster
+from tests.postgres_cluster import migrate as migrate_plane
 
 
 async def test_keys_that_verify_are_published(control: ControlRig) -> None:
@@ -146,7 +148,11 @@ async def test_tokens_survive_a_restart(control_database: Database, tmp_path: Pa
 
 def test_readiness_follows_the_database(tmp_path: Path) -> None:
     """200, 503 within 3 s of the database's end, 200 within 5 s of its return; alive all the time."""
-    with running_cluster(tmp_path / "cluster") as cluster, cluster.database("control") as database:
+    with running_cluster(tmp_path / "cluster") as cluster:
+        # Not `cluster.database`: its administrator's connection does not outlive the restart.
+        dsns = bootstrap_roles(cluster.server, database="ready")
+        database = Database("ready", dsns, cluster.server.superuser_dsn("ready"), cluster)
+        trio.run(migrate_plane, "control", database.dsn("khala_control_owner"))
         trio.run(_lose_and_regain_the_database, cluster, database, make_config(database, tmp_path))
 
 

@@ -102,7 +102,9 @@ async def poll(database: Database, account: Account) -> int:
         while True:
             for topic in TOPICS:
                 rows = await reader.fetch(
-                    "SELECT seq FROM runtime.journal WHERE topic = $1 AND seq > $2 ORDER BY seq", topic, seen[topic]
+                    "SELECT seq FROM runtime.journal WHERE topic = $1 AND seq > $2 ORDER BY seq",
+                    topic,
+                    seen[topic],
                 )
                 for row in rows:
                     assert row["seq"] == seen[topic] + 1, f"{topic}: {row['seq']} after {seen[topic]}"
@@ -125,7 +127,9 @@ def test_sixteen_writers_leave_no_hole(runtime_database: Database) -> None:
             polling = tasks.create_task(poll(runtime_database, account))
             tasks.create_task(terminate_some(runtime_database, account))
         async with connected(runtime_database.superuser_dsn) as owner:
-            log = await owner.fetch("SELECT topic, seq, event_id, kind, payload FROM runtime.events ORDER BY topic, seq")
+            log = await owner.fetch(
+                "SELECT topic, seq, event_id, kind, payload FROM runtime.events ORDER BY topic, seq"
+            )
             journal = await owner.fetch("SELECT topic, seq, chain FROM runtime.journal ORDER BY topic, seq")
             heads = {row["topic"]: row for row in await owner.fetch("SELECT * FROM runtime.topic_heads")}
         assert len(account.committed) + len(account.rolled_back) + len(account.unknown) == WRITERS * APPENDS
@@ -171,7 +175,9 @@ def test_random_pairs_do_not_deadlock(runtime_database: Database) -> None:
             for number in range(32):
                 tasks.create_task(write_pairs(number))
         async with connected(runtime_database.superuser_dsn) as owner:
-            deadlocks = await owner.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+            deadlocks = await owner.fetchval(
+                "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+            )
             holes = await owner.fetch(
                 "SELECT h.topic FROM runtime.topic_heads AS h LEFT JOIN runtime.events AS e USING (topic)"
                 " GROUP BY h.topic, h.head_seq HAVING count(*) <> h.head_seq OR max(e.seq) <> h.head_seq"

@@ -2,7 +2,12 @@
 
 import pytest
 
+from khala.core.limits import NodeLimits
 from khala.core.outbox import ControlLaneFullError, Outbox
+from khala.core.websocket_frames import frame_message
+from khala_contracts.codec import ReplayComplete, Subscribed, SubscriptionMode, encode_server_control_json
+from khala_contracts.topics import Tier, format_app
+from tests.topic_log import LINEAGE, ORG
 
 
 def test_a_new_outbox_is_empty() -> None:
@@ -66,21 +71,41 @@ def test_last_words_always_fit() -> None:
     assert outbox.control_bytes == 0
 
 
-@pytest.mark.parametrize(("messages", "has_room"), [(0, True), (2, True), (3, False), (4, False)])
+@pytest.mark.parametrize(("messages", "has_room"), [(0, True), (2, True), (3, False), (8, False)])
 def test_room_by_messages(messages: int, has_room: bool) -> None:
-    """A reader goes on while the lane is at most half full by messages."""
-    outbox = Outbox(4, 1_000)
+    """A reader goes on while the lane is at most a quarter full by messages."""
+    outbox = Outbox(8, 1_000)
     for _ in range(messages):
         outbox.push_control(b"m")
     assert outbox.has_room is has_room
 
 
-@pytest.mark.parametrize(("size", "has_room"), [(50, True), (51, False)])
+@pytest.mark.parametrize(("size", "has_room"), [(25, True), (26, False)])
 def test_room_by_bytes(size: int, has_room: bool) -> None:
-    """A reader goes on while the lane is at most half full by bytes."""
+    """A reader goes on while the lane is at most a quarter full by bytes."""
     outbox = Outbox(4, 100)
     outbox.push_control(bytes(size))
     assert outbox.has_room is has_room
+
+
+def test_the_answers_to_one_subscribe_fit_into_a_lane_with_room() -> None:
+    """64 topics with the longest names, answered in JSON, are never the client's fault."""
+    limits = NodeLimits()
+    topic = format_app(ORG, "n" * 63)
+    largest = 2**63 - 1
+    answers = (
+        Subscribed(
+            topic, LINEAGE, largest, largest, bytes(32), Tier.WARM, SubscriptionMode.REPLAYING, largest
+        ),
+        ReplayComplete(topic, largest, bytes(32)),
+    )
+    framed = [frame_message(encode_server_control_json(answer), is_text=True) for answer in answers]
+    outbox = Outbox(limits.control_lane_max_messages, limits.control_lane_max_bytes)
+    outbox.push_control(bytes(limits.control_lane_max_bytes // 4))
+    assert outbox.has_room
+    for _ in range(limits.topics_per_subscribe_max):
+        for message in framed:
+            outbox.push_control(message)
 
 
 def test_the_remainder_is_taken_once() -> None:

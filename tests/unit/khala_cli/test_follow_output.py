@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
-from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
@@ -29,9 +27,6 @@ from khala_contracts.chain import chain_start
 from khala_contracts.erasure import Erased, encode_erased
 from khala_contracts.kinds import encode_payload
 from khala_contracts.topics import TopicName
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 TOPIC = TopicName("run:run_01fwhe4yddfk4scvajq9ww84cz:events")
 CHAIN = chain_start(TOPIC)
@@ -64,20 +59,11 @@ def text_of(console: Console) -> str:
     return console.file.getvalue()
 
 
-@pytest.fixture
-def printed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
-    """Standard output, in memory."""
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", stream)
-    return stream.getvalue
-
-
-def test_a_script_gets_one_object_an_event_with_its_place_in_the_chain(printed: Callable[[], str]) -> None:
+def test_a_script_gets_one_object_an_event_with_its_place_in_the_chain() -> None:
     """What a checker needs is there: position as a string, kind, version, payload hash, chain, and data."""
-    FollowOutput(make_terminal(is_json=True, is_terminal=False), is_verifying=False, is_full=False).event(
-        thought(7, "hm")
-    )
-    record = json.loads(printed())
+    terminal = make_terminal(is_json=True, is_terminal=False)
+    FollowOutput(terminal, is_verifying=False, is_full=False).event(thought(7, "hm"))
+    record = json.loads(text_of(terminal.out))
     assert (record["type"], record["topic"], record["seq"], record["kind"]) == (
         "event",
         TOPIC,
@@ -96,11 +82,11 @@ def test_an_erased_event_keeps_the_hash_that_entered_the_chain() -> None:
     assert (record["kind"], record["payload_sha256"], record["erased"]) == ("thought", "01" * 32, True)
 
 
-def test_a_file_gets_plain_lines_and_a_terminal_coloured_ones(printed: Callable[[], str]) -> None:
+def test_a_file_gets_plain_lines_and_a_terminal_coloured_ones() -> None:
     """Nobody has to strip escape sequences from a file."""
     plain = make_terminal(is_json=False, is_terminal=False)
     FollowOutput(plain, is_verifying=False, is_full=False).event(thought(1, "hm"))
-    assert printed() == "     1  thought        hm\n"
+    assert text_of(plain.out) == "     1  thought        hm\n"
     decorated = make_terminal(is_json=False, is_terminal=True)
     FollowOutput(decorated, is_verifying=False, is_full=False).event(thought(1, "hm"))
     assert "\x1b[" in text_of(decorated.out)
@@ -126,18 +112,16 @@ def test_full_shows_what_is_shortened_otherwise() -> None:
         (GapSeen(TOPIC, 5, 7), "gap on the wire at 5"),
         (Released(TOPIC), "released"),
         (Retrying(TOPIC, "unavailable", 1.0), "refused for now (unavailable), again in 1 s"),
-        (HistoryRead(TOPIC, 2_000, 30_000), "read history through 2,000 of 30,000"),
+        (HistoryRead(TOPIC, 2_000, 30_000), "beyond what is replayed: reading history, 30,000 events"),
     ],
 )
-def test_news_of_the_stream_go_to_standard_error(
-    notice: Notice, said: str, printed: Callable[[], str]
-) -> None:
+def test_news_of_the_stream_go_to_standard_error(notice: Notice, said: str) -> None:
     """They are no part of the data."""
     terminal = make_terminal(is_json=False, is_terminal=False)
     FollowOutput(terminal, is_verifying=False, is_full=False).notice(notice)
     assert said in text_of(terminal.err)
     assert bool(text_of(terminal.err)) is bool(said)
-    assert text_of(terminal.out) + printed() == ""
+    assert text_of(terminal.out) == ""
 
 
 def test_a_reconnection_is_said_only_after_a_disconnection() -> None:
@@ -150,7 +134,7 @@ def test_a_reconnection_is_said_only_after_a_disconnection() -> None:
     assert text_of(terminal.err).count("connected again") == 1
 
 
-def test_live_says_verified_only_if_something_was(printed: Callable[[], str]) -> None:
+def test_live_says_verified_only_if_something_was() -> None:
     """Following from the head verifies nothing yet."""
     terminal = make_terminal(is_json=False, is_terminal=False)
     output = FollowOutput(terminal, is_verifying=True, is_full=False)
@@ -171,7 +155,7 @@ def test_live_says_verified_only_if_something_was(printed: Callable[[], str]) ->
     ],
 )
 def test_the_end_says_whether_the_history_is_the_right_one(
-    verification: Verification, exit_status: int, in_json: bool | None, said: str, printed: Callable[[], str]
+    verification: Verification, exit_status: int, in_json: bool | None, said: str
 ) -> None:
     """Asked for and not shown to be right is a failure."""
     end = FollowEnd(TOPIC, "finished", 4, 4, CHAIN, verification)
@@ -180,14 +164,16 @@ def test_the_end_says_whether_the_history_is_the_right_one(
     FollowOutput(terminal, is_verifying=True, is_full=False).end(end)
     assert said in text_of(terminal.err)
     assert "4 events, through 4" in text_of(terminal.err)
-    FollowOutput(make_terminal(is_json=True, is_terminal=False), is_verifying=True, is_full=False).end(end)
-    assert json.loads(printed())["verified"] is in_json
+    terminal = make_terminal(is_json=True, is_terminal=False)
+    FollowOutput(terminal, is_verifying=True, is_full=False).end(end)
+    assert json.loads(text_of(terminal.out))["verified"] is in_json
 
 
-def test_a_refused_end_carries_code_and_advice(printed: Callable[[], str]) -> None:
+def test_a_refused_end_carries_code_and_advice() -> None:
     """A script can act on them."""
     end = FollowEnd(TOPIC, "refused", 0, 0, error=KhalaError("forbidden"))
-    FollowOutput(make_terminal(is_json=True, is_terminal=False), is_verifying=False, is_full=False).end(end)
-    record = json.loads(printed())
+    terminal = make_terminal(is_json=True, is_terminal=False)
+    FollowOutput(terminal, is_verifying=False, is_full=False).end(end)
+    record = json.loads(text_of(terminal.out))
     assert (record["reason"], record["code"], record["advice"]) == ("refused", "forbidden", "give_up")
     assert end.exit_status == 1

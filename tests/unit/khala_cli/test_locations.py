@@ -10,16 +10,17 @@ from khala.cli.locations import default_data_dir, find_settings
 from khala_client.errors import SettingsRefused
 from khala_client.profiles import Profile, ProfileDirectory
 
-URLS = {
-    "control_url": "http://127.0.0.1:1",
-    "runtime_url": "http://127.0.0.1:2",
-    "sync_url": "ws://127.0.0.1:3/x",
-}
-
 
 def save_profile(path: Path, login: str) -> Path:
     """Save a profile; return its directory."""
-    ProfileDirectory(path).save(Profile(**URLS, device_id=f"dev_{login}1234", login=login))
+    profile = Profile(
+        control_url="http://127.0.0.1:1",
+        runtime_url="http://127.0.0.1:2",
+        sync_url="ws://127.0.0.1:3/x",
+        device_id=f"dev_{login}1234",
+        login=login,
+    )
+    ProfileDirectory(path).save(profile)
     return path
 
 

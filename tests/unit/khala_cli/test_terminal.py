@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-
-import pytest
+from typing import TYPE_CHECKING
 
 from khala.cli.terminal import json_line, open_terminal
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_json_is_one_line_of_ascii() -> None:

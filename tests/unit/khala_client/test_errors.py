@@ -40,7 +40,7 @@ def test_an_unknown_code_is_internal_and_final() -> None:
     """What it was is kept, so that a report can name it."""
     error = error_for("a_code_of_tomorrow", "tomorrow", retryable=True)
     assert (error.code, error.retryable, error.details) == ("internal", False, {"code": "a_code_of_tomorrow"})
-    assert error.advice is Advice.RETRY_BACKOFF or not error.retryable
+    assert error.advice is Advice.GIVE_UP
 
 
 def test_the_server_may_say_that_it_is_not_retryable() -> None:

@@ -12,12 +12,13 @@ import pytest
 from khala_client.core.cursor import Cursor
 from khala_client.errors import StoreConflict, StoreFailed, StoreRefused
 from khala_client.events import Event
-from khala_client.store import STORE_VERSION, MemoryStore, SqliteStore, Store
+from khala_client.store import STORE_VERSION, Fold, MemoryStore, SqliteStore, Store
 from khala_contracts.chain import chain_start
 from khala_contracts.topics import Lineage, Seq, TopicName
 from tests.unit.khala_client.node_model import LINEAGE, LogModel, topic_number
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 TOPIC, OTHER = topic_number(1), topic_number(2)
@@ -36,12 +37,35 @@ def cursor_at(event: Event) -> Cursor:
     return Cursor(TopicName(event.topic), Seq(event.seq), Lineage(LINEAGE), event.chain)
 
 
+class Opener:
+    """Opens stores in one file; the fixture closes them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.opened: list[SqliteStore] = []
+
+    def __call__(
+        self, namespace: str = "usr_1/dev_1", *, keep_frames: bool = True, fold: Fold | None = None
+    ) -> SqliteStore:
+        """Open one more."""
+        store = SqliteStore.open(self.path, namespace=namespace, keep_frames=keep_frames, fold=fold)
+        self.opened.append(store)
+        return store
+
+
+@pytest.fixture
+def open_store(tmp_path: Path) -> Iterator[Opener]:
+    """Stores of one file."""
+    opener = Opener(tmp_path / "store.sqlite3")
+    yield opener
+    for store in opener.opened:
+        store.close()
+
+
 @pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, open_store: Opener) -> Store:
     """Both kinds: they pass the same tests."""
-    if request.param == "memory":
-        return MemoryStore(keep_frames=True)
-    return SqliteStore.open(tmp_path / "store.sqlite3", namespace="usr_1/dev_1")
+    return MemoryStore(keep_frames=True) if request.param == "memory" else open_store()
 
 
 def test_events_and_cursor_are_one(store: Store) -> None:
@@ -103,19 +127,17 @@ def test_beginning_again_drops_the_history(store: Store) -> None:
 
 def test_one_follower_at_a_time(store: Store) -> None:
     """A second one is told so before it follows, and not after it has printed half of it."""
-    with store.claim(TOPIC), store.claim(OTHER):
-        with pytest.raises(StoreConflict, match="store of its own"), store.claim(TOPIC):
-            pytest.fail("claimed twice")
+    busy = pytest.raises(StoreConflict, match="store of its own")
+    with store.claim(TOPIC), store.claim(OTHER), busy, store.claim(TOPIC):
+        pytest.fail("claimed twice")
     with store.claim(TOPIC):
         pass
 
 
-def test_two_devices_of_one_file_do_not_share(tmp_path: Path) -> None:
+def test_two_devices_of_one_file_do_not_share(open_store: Opener) -> None:
     """KH-25: two devices of one user at different cursors: each resumes at its own."""
     events = events_of(4)
-    path = tmp_path / "store.sqlite3"
-    phone = SqliteStore.open(path, namespace="usr_1/dev_phone")
-    laptop = SqliteStore.open(path, namespace="usr_1/dev_laptop")
+    phone, laptop = open_store("usr_1/dev_phone"), open_store("usr_1/dev_laptop")
     for device, count in ((phone, 1), (laptop, 4)):
         device.begin(START)
         device.commit(events[:count])
@@ -127,11 +149,10 @@ def test_two_devices_of_one_file_do_not_share(tmp_path: Path) -> None:
         pass
 
 
-def test_another_process_cannot_move_the_cursor_unseen(tmp_path: Path) -> None:
+def test_another_process_cannot_move_the_cursor_unseen(open_store: Opener) -> None:
     """The check is inside the transaction that moves it."""
     events = events_of(3)
-    path = tmp_path / "store.sqlite3"
-    first, second = (SqliteStore.open(path, namespace="n") for _ in range(2))
+    first, second = open_store(), open_store()
     first.begin(START)
     first.commit(events[:1])
     second.commit(events[1:2])
@@ -152,10 +173,9 @@ def count_kinds(connection: sqlite3.Connection, event: Event) -> None:
         raise ArithmeticError(message)
 
 
-def test_a_fold_commits_with_the_cursor_or_not_at_all(tmp_path: Path) -> None:
+def test_a_fold_commits_with_the_cursor_or_not_at_all(open_store: Opener) -> None:
     """INV-S3: a fold that fails takes cursor and frames of its commit with it."""
-    path = tmp_path / "store.sqlite3"
-    store = SqliteStore.open(path, namespace="n", fold=count_kinds)
+    store = open_store(fold=count_kinds)
     log = LogModel(TOPIC)
     log.append(2)
     log.append(1, payload=b"\x0a\x01!")
@@ -167,15 +187,15 @@ def test_a_fold_commits_with_the_cursor_or_not_at_all(tmp_path: Path) -> None:
     assert store.load_cursor(TOPIC) == cursor_at(events[0])
     assert list(store.read_history(TOPIC)) == events[:1]
     store.commit(events[1:2])
-    with sqlite3.connect(path) as reader:
+    with sqlite3.connect(open_store.path) as reader:
         assert reader.execute("SELECT events FROM totals").fetchone() == (2,)
     reader.close()
 
 
-def test_only_the_cursor_may_be_kept(tmp_path: Path) -> None:
+def test_only_the_cursor_may_be_kept(open_store: Opener) -> None:
     """Bounded by choice: no frames, the same cursor."""
     events = events_of(3)
-    store = SqliteStore.open(tmp_path / "store.sqlite3", namespace="n", keep_frames=False)
+    store = open_store(keep_frames=False)
     store.begin(START)
     store.commit(events)
     assert store.load_cursor(TOPIC) == cursor_at(events[2])
@@ -186,32 +206,29 @@ def test_only_the_cursor_may_be_kept(tmp_path: Path) -> None:
     assert list(memory.read_history(TOPIC)) == []
 
 
-def test_a_long_history_is_read_in_pages(tmp_path: Path) -> None:
+def test_a_long_history_is_read_in_pages(open_store: Opener) -> None:
     """All of it, in order, however long."""
     events = events_of(1_200)
-    store = SqliteStore.open(tmp_path / "store.sqlite3", namespace="n")
+    store = open_store()
     store.begin(START)
     store.commit(events)
     assert [event.seq for event in store.read_history(TOPIC)] == list(range(1, 1_201))
 
 
-def test_what_was_stored_is_found_again(tmp_path: Path) -> None:
+def test_what_was_stored_is_found_again(open_store: Opener) -> None:
     """Across processes; the file is private."""
-    path = tmp_path / "store.sqlite3"
-    store = SqliteStore.open(path, namespace="n")
+    store = open_store()
     store.begin(START)
     store.commit(events_of(2))
     store.close()
-    assert path.stat().st_mode & 0o777 == 0o600
-    again = SqliteStore.open(path, namespace="n")
-    assert again.load_cursor(TOPIC) == cursor_at(events_of(2)[1])
-    again.close()
+    assert open_store.path.stat().st_mode & 0o777 == 0o600
+    assert open_store().load_cursor(TOPIC) == cursor_at(events_of(2)[1])
 
 
-def test_a_cursor_without_a_chain_is_kept_as_it_is(tmp_path: Path) -> None:
+def test_a_cursor_without_a_chain_is_kept_as_it_is(open_store: Opener) -> None:
     """A bare seq stays one."""
     bare = Cursor(TOPIC, Seq(7), Lineage(LINEAGE))
-    store = SqliteStore.open(tmp_path / "store.sqlite3", namespace="n")
+    store = open_store()
     store.begin(bare)
     assert store.load_cursor(TOPIC) == bare
 
@@ -255,11 +272,11 @@ def test_a_folder_that_is_missing(tmp_path: Path) -> None:
         SqliteStore.open(tmp_path / "missing" / "store.sqlite3", namespace="n")
 
 
-def test_a_failing_disk_changes_nothing(tmp_path: Path) -> None:
+def test_a_failing_disk_changes_nothing(open_store: Opener) -> None:
     """SQLite's errors come out as StoreFailed."""
-    store = SqliteStore.open(tmp_path / "store.sqlite3", namespace="n")
+    store = open_store()
     store.begin(START)
-    with sqlite3.connect(tmp_path / "store.sqlite3") as other:
+    with sqlite3.connect(open_store.path) as other:
         other.execute("DROP TABLE frames")
     other.close()
     with pytest.raises(StoreFailed, match="frames"):

@@ -44,7 +44,7 @@ MEMBER, ADMIN = person(org_roles={ORG: "member"}), person(org_roles={ORG: "admin
         (t.format_app(ORG, "a"), NOBODY, MEMBER, person()),
         (t.format_device_inbox("dev_00000000"), NOBODY, person(), service_key(Right.READ)),
         (RUN, OURS, service_key(Right.READ), service_key(Right.PUBLISH)),
-        (RUN, MINE, service_key(Right.READ), service_key(Right.READ, user_id=OTHER_USER)),
+        (RUN, OURS, service_key(Right.READ), service_key(Right.READ, org_id=make_id("org", 9))),
         (t.format_org_runs(ORG), NOBODY, service_key(Right.READ), service_key(Right.READ, org_id=make_id("org", 9))),
     ],
 )  # fmt: skip
@@ -92,8 +92,16 @@ def test_unnamed_classes_of_keys() -> None:
     """Without patterns a key sees what members see; workers and operations must be named."""
     worker = parse_topic(WORKER)
     assert not can_read(service_key(Right.READ), worker, MINE)
-    assert can_read(service_key(Right.READ, patterns=("worker:*:events",)), worker, MINE)
+    assert can_read(service_key(Right.READ, patterns=("worker:*:events",)), worker, OURS)
     assert can_read(service_key(Right.READ), parse_topic(t.format_app(ORG, "a")), NOBODY)
+
+
+def test_a_key_sees_its_org_and_not_its_creator() -> None:
+    """Runs and workers that the key's creator owns outside the key's org are closed to the key."""
+    for name, patterns in ((RUN, ()), (RUN, ("run:*:events",)), (WORKER, ("worker:*:events",))):
+        key = service_key(Right.READ, Right.PUBLISH, patterns=patterns)
+        assert not can_read(key, parse_topic(name), MINE)
+        assert not can_append(key, parse_topic(name), Ownership(USER, make_id("org", 9)))
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ class TypedLines:
                 return (("tool.called", call),)
             case "TOOL_CALL_RESULT":
                 data: dict[str, object] = {"call_id": _text(line, "toolCallId"), "step": self._step}
-                return (("tool.returned", data | {"result": line.get("content")}),)
+                return (("tool.returned", data | {"result": line.get("content", "")}),)
             case "RAW" if isinstance(line.get("event"), str):
                 return (("output", {"stream": "OUTPUT_STREAM_STDOUT", "text": _text(line, "event")}),)
             case _:

@@ -1,0 +1,67 @@
+"""Unit tests of khala.cli.status."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import attrs
+import httpx
+import pytest
+import trio
+
+from khala.cli.main import main
+from khala.cli.status import check_services, failed_checks
+from khala.cli.up_record import own_record, write_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_what_does_not_answer_is_not_ready() -> None:
+    """A service without a URL is starting; one that nobody listens for gives no answer."""
+    record = attrs.evolve(own_record(version="1", now_s=0.0), control_url="http://127.0.0.1:1")
+    control, runtime, node = trio.run(check_services, record)
+    assert (control.is_ready, control.detail) == (False, "no answer (ConnectError)")
+    assert (runtime.detail, node.detail) == ("starting", "starting")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('{"ready": false, "checks": {"database": "timeout", "keys": "ok"}}', "database: timeout"),
+        ('{"ready": false, "checks": {}}', "not ready (HTTP 503)"),
+        ("<html>", "not ready (HTTP 503)"),
+        ("[]", "not ready (HTTP 503)"),
+        ('{"checks": 3}', "not ready (HTTP 503)"),
+    ],
+)
+def test_the_checks_that_fail_are_named(body: str, said: str) -> None:
+    """An answer of somebody else's is reported by its status."""
+    assert failed_checks(httpx.Response(503, text=body)) == said
+
+
+def test_nothing_running_is_said_and_is_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For scripts: running is false."""
+    with pytest.raises(SystemExit) as ended:
+        main(["status", "--json", "--data-dir", str(tmp_path)])
+    assert ended.value.code == 1
+    assert json.loads(capsys.readouterr().out) == {
+        "type": "status",
+        "running": False,
+        "data_dir": str(tmp_path),
+    }
+
+
+def test_a_system_that_starts_runs_but_is_not_ready(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1 until every service is ready."""
+    write_record(tmp_path, own_record(version="1", now_s=0.0))
+    with pytest.raises(SystemExit) as ended:
+        main(["status", "--json", "--data-dir", str(tmp_path)])
+    status = json.loads(capsys.readouterr().out)
+    assert (ended.value.code, status["running"], status["ready"]) == (1, True, False)
+    with pytest.raises(SystemExit):
+        main(["status", "--data-dir", str(tmp_path)])
+    assert "Khala is not ready" in capsys.readouterr().out

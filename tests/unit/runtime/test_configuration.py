@@ -1,0 +1,87 @@
+"""Configuration: every error at once, nothing secret by default, limits as a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from khala_service.config import ConfigRefused, Secret, describe_config, load_config
+from runtime.adapters.configuration import SECTION, RuntimeConfig
+
+ENVIRON = {
+    "KHALA_RUNTIME_DATABASE_DSN": "postgresql://khala_runtime:secret@db:5432/khala",
+    "KHALA_RUNTIME_CONTROL_URL": "http://control:8471",
+    "KHALA_RUNTIME_SERVICE_CREDENTIAL": "khs_" + "a" * 43,
+    "KHALA_RUNTIME_CONTROL_CREDENTIAL": "khs_" + "b" * 43,
+    "KHALA_RUNTIME_FANOUT_KEY": "0f" * 32,
+}
+
+
+def load(**changes: str) -> RuntimeConfig:
+    """Return the configuration of an environment."""
+    return load_config(RuntimeConfig, section=SECTION, environ=ENVIRON | changes)
+
+
+def test_defaults() -> None:
+    """The port of SPEC section 4, the registry's rates, the limits of section 6."""
+    config = load()
+    assert (config.host, config.port, config.fanout_key_id) == ("127.0.0.1", 8472, "1")
+    assert config.publish_rate_per_s == {}
+    assert config.limits.append_events_max == 500
+    assert config.fanout_key_bytes() == b"\x0f" * 32
+
+
+def test_limits_and_rates_can_be_set() -> None:
+    """A benchmark raises the publish rate by configuration, and limits are a table of their own."""
+    config = load(
+        KHALA_RUNTIME_PUBLISH_RATE_PER_S='{"run_events": 50000}', KHALA_RUNTIME_LIMITS_BATCH_EVENTS_MAX="64"
+    )
+    assert config.publish_rate_per_s == {"run_events": 50_000.0}
+    assert config.limits.batch_events_max == 64
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("KHALA_RUNTIME_SERVICE_CREDENTIAL", "secret", "service_credential: does not start with khs_"),
+        ("KHALA_RUNTIME_CONTROL_CREDENTIAL", "khk_x", "control_credential: does not start with khs_"),
+        ("KHALA_RUNTIME_FANOUT_KEY", "0f" * 31, "fanout_key: expected at least 32 bytes"),
+        ("KHALA_RUNTIME_FANOUT_KEY", "x" * 64, "fanout_key: expected hexadecimal digits"),
+        ("KHALA_RUNTIME_PUBLISH_RATE_PER_S", '{"runs": 1}', "publish_rate_per_s: runs: no topic class"),
+        ("KHALA_RUNTIME_CONTROL_URL", "ftp://x", "control_url"),
+        ("KHALA_RUNTIME_PORT", "65536", "port"),
+        ("KHALA_RUNTIME_LIMITS_PAGE_EVENTS_MAX", "0", "limits.page_events_max"),
+        ("KHALA_RUNTIME_FANOUT_KEY_ID", "no spaces", "fanout_key_id"),
+    ],
+)
+def test_refusals(variable: str, value: str, named: str) -> None:
+    """Each wrong value is named by its key; secrets are not repeated."""
+    with pytest.raises(ConfigRefused) as refused:
+        load(**{variable: value})
+    assert any(named in error for error in refused.value.errors)
+    if variable.endswith(("CREDENTIAL", "KEY")):
+        assert value not in str(refused.value)
+
+
+def test_everything_required_is_named_at_once() -> None:
+    """Without any configuration every required key is reported, not only the first."""
+    with pytest.raises(ConfigRefused) as refused:
+        load_config(RuntimeConfig, section=SECTION, environ={})
+    named = {error.partition(":")[0] for error in refused.value.errors}
+    assert named == {
+        "runtime.database_dsn",
+        "runtime.control_url",
+        "runtime.service_credential",
+        "runtime.control_credential",
+        "runtime.fanout_key",
+    }
+
+
+def test_every_key_is_explained() -> None:
+    """`khala check-config --print-defaults` has a sentence for each key, and secrets are marked."""
+    fields = list(describe_config(RuntimeConfig, SECTION))
+    assert all(field.doc for field in fields)
+    secrets = {field.name for field in fields if field.is_secret}
+    assert "runtime.database_dsn" in secrets
+    assert "runtime.fanout_key" in secrets
+    assert "secret" not in repr(load())
+    assert repr(Secret("x")) == "***"
