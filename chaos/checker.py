@@ -1,61 +1,55 @@
 """One judge of what clients hold against what the authority's journal holds.
 
-Reads lines that surviving processes wrote to disk, so it needs neither a running system nor the
-code under judgement: of the product it imports the contracts alone. Each file has one JSON object
-a line, 64-bit integers as strings:
+Reads lines that surviving processes wrote to disk (transcripts.py), so it needs neither a running
+system nor the code under judgement: of the product it imports the contracts alone.
 
-    journal, histories   {"topic", "seq", "kind", "schema_version", "payload_sha256", "chain"}
-    acknowledgements     {"key", "event_id", "topic", "seq", "chain"}
+What it judges, and the rules that a verdict names:
 
-What it judges:
+1. the journal: each topic is exactly 1..N, or floor..N where the floor is told, never derived from
+   what happens to remain; its chain follows (``loss, gap, duplicate, order, chain``);
+2. each history: one contiguous piece of its topic, equal to the journal line by line; if it claims to
+   be complete it ends at the head, if it claims the beginning it begins there (``gap, duplicate,
+   order, foreign, content, chain, loss``);
+3. each acknowledgement: the event is in the journal at that position, no key has two and no position
+   has two keys (``lost_ack, ack_chain, applied_twice, shared_ack``).
 
-1. the journal: each topic is exactly 1..N (or floor..N) and its chain follows;
-2. each history: one contiguous piece of its topic, equal to the journal line by line, ending at
-   the head if it claims to be complete;
-3. each acknowledgement: the event is in the journal at that position, and no key has two.
-
-A verdict lists every violation; an empty list means that what was promised was kept.
+A verdict lists every violation; an empty list means that what was promised was kept. A history that
+lies wholly below the floor cannot be compared and is judged by its own chain.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from chaos.transcripts import AckLine, BrokenTranscriptError, Line, read_acks, read_lines
 from khala_contracts.chain import chain_next_hashed, chain_start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+__all__ = [
+    "AckLine",
+    "BrokenTranscriptError",
+    "Journal",
+    "Line",
+    "Violation",
+    "check_acks",
+    "check_history",
+    "check_journal",
+    "main",
+    "read_acks",
+    "read_lines",
+]
 
-@attrs.frozen
-class Line:
-    """One position of one topic, as the journal or a client holds it."""
-
-    topic: str
-    seq: int
-    kind: str
-    schema_version: int
-    payload_sha256: bytes
-    chain: bytes
-
-
-@attrs.frozen
-class AckLine:
-    """One append that a producer was told is durable."""
-
-    key: str
-    event_id: str
-    topic: str
-    seq: int
-    chain: bytes
+_NO_FLOORS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 @attrs.frozen
@@ -73,100 +67,59 @@ class Violation:
         return f"{self.rule}: {self.source}: topic={self.topic} seq={self.seq}: {self.detail}"
 
 
-class BrokenTranscriptError(Exception):
-    """A file cannot be judged because it is not what it should be."""
-
-
-def read_lines(path: Path) -> Iterator[Line]:
-    """Yield the lines of a journal or history file.
-
-    Raises:
-        BrokenTranscriptError: Names the file and the line.
-    """
-    for number, record in _read_json(path):
-        try:
-            yield Line(
-                topic=record["topic"],
-                seq=int(record["seq"]),
-                kind=record["kind"],
-                schema_version=int(record["schema_version"]),
-                payload_sha256=bytes.fromhex(record["payload_sha256"]),
-                chain=bytes.fromhex(record["chain"]),
-            )
-        except (KeyError, ValueError, TypeError) as exc:
-            msg = f"{path}:{number}: {exc!r}"
-            raise BrokenTranscriptError(msg) from exc
-
-
-def read_acks(path: Path) -> Iterator[AckLine]:
-    """Yield the lines of an acknowledgement file. Raises as ``read_lines``."""
-    for number, record in _read_json(path):
-        try:
-            yield AckLine(
-                key=record["key"],
-                event_id=record["event_id"],
-                topic=record["topic"],
-                seq=int(record["seq"]),
-                chain=bytes.fromhex(record["chain"]),
-            )
-        except (KeyError, ValueError, TypeError) as exc:
-            msg = f"{path}:{number}: {exc!r}"
-            raise BrokenTranscriptError(msg) from exc
-
-
-def _read_json(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    with path.open(encoding="utf-8") as file:
-        for number, text in enumerate(file, start=1):
-            try:
-                record = json.loads(text)
-            except ValueError as exc:
-                msg = f"{path}:{number}: not JSON"
-                raise BrokenTranscriptError(msg) from exc
-            if not isinstance(record, dict):
-                msg = f"{path}:{number}: not an object"
-                raise BrokenTranscriptError(msg)
-            yield number, record
-
-
 @attrs.define
 class Journal:
-    """The authority's lines by topic, ascending; what everything else is compared with."""
+    """The authority's lines by topic, in its order; what everything else is compared with.
+
+    Attributes:
+        topics: At least one line each.
+        floors: Oldest retained seq of the topics that no longer begin at 1.
+    """
 
     topics: Mapping[str, Sequence[Line]]
+    floors: Mapping[str, int] = _NO_FLOORS
+    _by_position: Mapping[tuple[str, int], Line] = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Index the lines; of a position that is there twice, ``check_journal`` complains."""
+        self._by_position = {
+            (topic, line.seq): line for topic, lines in self.topics.items() for line in lines
+        }
 
     @classmethod
-    def of(cls, lines: Iterable[Line]) -> Journal:
+    def of(cls, lines: Iterable[Line], *, floors: Mapping[str, int] = _NO_FLOORS) -> Journal:
         """Group lines by topic, in the order given."""
-        topics: dict[str, list[Line]] = defaultdict(list)
-        for line in lines:
-            topics[line.topic].append(line)
-        return cls(dict(topics))
+        return cls(_by_topic(lines), floors)
+
+    def floor_seq(self, topic: str) -> int:
+        """Return the oldest position that must be there."""
+        return self.floors.get(topic, 1)
 
     def find(self, topic: str, seq: int) -> Line | None:
         """Return the line at a position."""
-        lines = self.topics.get(topic)
-        if not lines:
-            return None
-        index = seq - lines[0].seq
-        return lines[index] if 0 <= index < len(lines) else None
+        return self._by_position.get((topic, seq))
 
 
 def check_journal(journal: Journal, *, source: str = "journal") -> list[Violation]:
-    """Judge the journal by itself: contiguous, and sealed by its chain."""
+    """Judge the journal by itself: whole, contiguous, and sealed by its chain."""
     violations: list[Violation] = []
     for topic, lines in journal.topics.items():
+        first, floor_seq = lines[0].seq, journal.floor_seq(topic)
+        if first != floor_seq:
+            violations.append(Violation("loss", source, topic, first, f"the floor is {floor_seq}"))
         violations += _check_contiguous(topic, lines, source)
-        # A journal whose oldest rows are gone starts from a chain that only it knows.
-        previous = chain_start(topic) if lines[0].seq == 1 else None
-        for line in lines:
-            if previous is not None and _chain_after(previous, line) != line.chain:
-                violations.append(Violation("chain", source, topic, line.seq, "chain does not follow"))
-            previous = line.chain
+        violations += _check_chain(topic, lines, source)
     return violations
 
 
 def check_history(
-    lines: Sequence[Line], journal: Journal, *, source: str, is_complete: bool
+    lines: Sequence[Line],
+    journal: Journal,
+    *,
+    source: str,
+    is_complete: bool,
+    after_seq: int | None = None,
+    topics: Iterable[str] = (),
 ) -> list[Violation]:
     """Judge what one client holds.
 
@@ -175,18 +128,30 @@ def check_history(
         journal: What the authority holds.
         source: Name of the client in the verdict.
         is_complete: Whether the client claims to have reached the head of each of its topics.
+        after_seq: Position after which the client claims to hold everything; None: it began anywhere.
+        topics: Topics that the client claims to follow, also if it holds nothing of them.
     """
-    by_topic: dict[str, list[Line]] = defaultdict(list)
-    for line in lines:
-        by_topic[line.topic].append(line)
+    by_topic: dict[str, list[Line]] = {topic: [] for topic in topics}
+    by_topic |= _by_topic(lines)
     violations: list[Violation] = []
     for topic, held in by_topic.items():
         violations += _check_contiguous(topic, held, source)
         violations += _check_equal(topic, held, journal, source)
+        first = held[0].seq if held else None
+        if after_seq is not None and first not in (after_seq + 1, None):
+            violations.append(Violation("loss", source, topic, first or 0, f"began after {after_seq}"))
         truth = journal.topics.get(topic)
-        if is_complete and truth and held[-1].seq != truth[-1].seq:
-            violations.append(Violation("loss", source, topic, held[-1].seq, f"head is {truth[-1].seq}"))
+        last_seq = held[-1].seq if held else (after_seq or 0)
+        if is_complete and truth and last_seq != truth[-1].seq:
+            violations.append(Violation("loss", source, topic, last_seq, f"head is {truth[-1].seq}"))
     return violations
+
+
+def _by_topic(lines: Iterable[Line]) -> dict[str, list[Line]]:
+    topics: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        topics[line.topic].append(line)
+    return dict(topics)
 
 
 def _check_contiguous(topic: str, lines: Sequence[Line], source: str) -> list[Violation]:
@@ -204,10 +169,29 @@ def _check_contiguous(topic: str, lines: Sequence[Line], source: str) -> list[Vi
     return violations
 
 
-def _check_equal(topic: str, held: Sequence[Line], journal: Journal, source: str) -> list[Violation]:
+def _check_chain(topic: str, lines: Sequence[Line], source: str) -> list[Violation]:
+    # Lines that begin above 1 start from a chain that is not among them.
+    previous = chain_start(topic) if lines and lines[0].seq == 1 else None
     violations: list[Violation] = []
+    for line in lines:
+        if previous is not None and _chain_after(previous, line) != line.chain:
+            violations.append(Violation("chain", source, topic, line.seq, "chain does not follow"))
+        previous = line.chain
+    return violations
+
+
+def _check_equal(topic: str, held: Sequence[Line], journal: Journal, source: str) -> list[Violation]:
+    floor_seq = journal.floor_seq(topic)
+    is_known = topic in journal.topics
+    violations: list[Violation] = []
+    forgotten = [line for line in held if is_known and line.seq < floor_seq]
+    if forgotten:
+        # Together with the first line that can be compared: the chain proves all before it.
+        violations += _check_chain(topic, held[: len(forgotten) + 1], source)
     for line in held:
         truth = journal.find(topic, line.seq)
+        if truth is None and is_known and line.seq < floor_seq:
+            continue
         if truth is None:
             rule, detail = "foreign", "the journal has no such event"
         elif line.payload_sha256 != truth.payload_sha256 or line.kind != truth.kind:
@@ -221,24 +205,31 @@ def _check_equal(topic: str, held: Sequence[Line], journal: Journal, source: str
 
 
 def check_acks(acks: Iterable[AckLine], journal: Journal, *, source: str) -> list[Violation]:
-    """Judge what producers were promised: durable, and applied once for each key."""
+    """Judge what producers were promised: durable, and applied once for each key.
+
+    A retry that got the original answer again is no violation. What lies below the floor was durable
+    until retention and is not looked for.
+    """
     violations: list[Violation] = []
-    positions: dict[str, tuple[str, int]] = {}
+    answers: dict[str, AckLine] = {}
     for ack in acks:
         truth = journal.find(ack.topic, ack.seq)
-        if truth is None:
+        if truth is None and (ack.topic not in journal.topics or ack.seq >= journal.floor_seq(ack.topic)):
             violations.append(Violation("lost_ack", source, ack.topic, ack.seq, ack.event_id))
-        elif truth.chain != ack.chain:
+        elif truth is not None and truth.chain != ack.chain:
             violations.append(Violation("ack_chain", source, ack.topic, ack.seq, ack.event_id))
-        known = positions.setdefault(ack.key, (ack.topic, ack.seq))
-        if known != (ack.topic, ack.seq):
-            violations.append(
-                Violation("applied_twice", source, ack.topic, ack.seq, f"key also at {known[1]}")
-            )
-    taken = Counter(positions.values())
+        known = answers.setdefault(ack.key, ack)
+        if known != ack:
+            detail = f"key also at topic={known.topic} seq={known.seq} as {known.event_id}"
+            violations.append(Violation("applied_twice", source, ack.topic, ack.seq, detail))
+    taken = Counter((ack.topic, ack.seq) for ack in answers.values())
     for (topic, seq), count in taken.items():
         if count > 1:
             violations.append(Violation("shared_ack", source, topic, seq, f"{count} keys"))
+    for event_id, count in Counter(ack.event_id for ack in answers.values()).items():
+        if count > 1:
+            topic, seq = next((a.topic, a.seq) for a in answers.values() if a.event_id == event_id)
+            violations.append(Violation("shared_ack", source, topic, seq, f"{event_id} at {count} positions"))
     return violations
 
 
@@ -248,18 +239,19 @@ def _chain_after(previous: bytes, line: Line) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge files; print every violation and a summary; return 1 if there was one, 2 if unreadable."""
-    parser = argparse.ArgumentParser(prog="python -m chaos.checker", description=__doc__)
-    parser.add_argument("--journal", type=Path, required=True)
-    parser.add_argument("--history", type=Path, action="append", default=[])
-    parser.add_argument("--acks", type=Path, action="append", default=[])
-    parser.add_argument("--complete", action="store_true", help="histories must reach the head")
-    options = parser.parse_args(arguments)
+    options = _parse(arguments)
     try:
-        journal = Journal.of(read_lines(options.journal))
+        journal = Journal.of(read_lines(options.journal), floors=dict(options.floor))
         violations = check_journal(journal, source=str(options.journal))
         for path in options.history:
-            held = list(read_lines(path))
-            violations += check_history(held, journal, source=str(path), is_complete=options.complete)
+            violations += check_history(
+                list(read_lines(path)),
+                journal,
+                source=str(path),
+                is_complete=options.complete,
+                after_seq=options.after,
+                topics=options.topic,
+            )
         for path in options.acks:
             violations += check_acks(read_acks(path), journal, source=str(path))
     except (BrokenTranscriptError, OSError) as exc:
@@ -273,6 +265,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{len(options.history)} histories, {len(options.acks)} acknowledgement files\n"
     )
     return 1 if violations else 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m chaos.checker",
+        description="Compare what clients hold with the journal; exit 0, 1 (violations) or 2 (unreadable).",
+    )
+    parser.add_argument("--journal", type=Path, required=True)
+    parser.add_argument("--history", type=Path, action="append", default=[])
+    parser.add_argument("--acks", type=Path, action="append", default=[])
+    parser.add_argument("--complete", action="store_true", help="histories must reach the head")
+    parser.add_argument("--after", type=int, metavar="SEQ", help="histories must begin right after SEQ")
+    parser.add_argument("--topic", action="append", default=[], help="a topic that every history follows")
+    parser.add_argument(
+        "--floor",
+        action="append",
+        type=_parse_floor,
+        default=[],
+        metavar="TOPIC=SEQ",
+        help="the oldest retained position of a topic that no longer begins at 1",
+    )
+    return parser.parse_args(arguments)
+
+
+def _parse_floor(text: str) -> tuple[str, int]:
+    topic, _, seq = text.rpartition("=")
+    if not topic:
+        raise ValueError
+    return topic, int(seq)
 
 
 if __name__ == "__main__":

@@ -132,6 +132,11 @@ class Connection:
         return self._protocol.heard_at
 
     @property
+    def has_room(self) -> bool:
+        """Whether a message that may as well wait crowds out no answer."""
+        return self._outbox.has_room
+
+    @property
     def stalled_since(self) -> float | None:
         """Since when bytes wait and the kernel takes none; None if nothing waits."""
         return self._taken_at if self._has_writer else None

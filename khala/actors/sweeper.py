@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # Every n-th heartbeat names all subscriptions, moved or not, so that a client that lost one
 # still compares every topic's head and chain within a minute.
 FULL_HEARTBEAT_EVERY: Final = 4
+# Topics in one heartbeat. 256 with long names would fill the control lane by themselves (63 KiB in
+# JSON), and a client that is only behind would be closed for it.
+TOPICS_PER_HEARTBEAT: Final = 64
 # Leeway of token times (SPEC section 2, clocks).
 TOKEN_LEEWAY_S: Final = 30.0
 # A sweep of many connections gives others a turn after this many.
@@ -76,26 +79,33 @@ def _sweep_ready(connection: Connection, *, limits: NodeLimits, now: float, wall
         connection.next_heartbeat_at = now + limits.heartbeat_interval_s
         connection.heartbeats_sent += 1
         is_full = connection.heartbeats_sent % FULL_HEARTBEAT_EVERY == 0
-        connection.push_control(_heartbeat(connection, is_full=is_full, wall_now=wall_now))
+        _push_heartbeats(connection, is_full=is_full, wall_now=wall_now)
 
 
-def _heartbeat(connection: Connection, *, is_full: bool, wall_now: float) -> ServerHeartbeat:
-    topics: list[TopicHeartbeat] = []
-    for subscription in connection.subscriptions.values():
-        head_seq = subscription.source.head_seq
-        if is_full or head_seq != subscription.announced_seq:
-            subscription.announced_seq = head_seq
-            topics.append(_topic_heartbeat(subscription, head_seq))
-    return ServerHeartbeat(topics=tuple(topics), server_time_ms=round(wall_now * 1000))
+def _push_heartbeats(connection: Connection, *, is_full: bool, wall_now: float) -> None:
+    """State the topics that are due; a client whose answers wait hears of the rest next time."""
+    due = [
+        subscription
+        for subscription in connection.subscriptions.values()
+        if is_full or subscription.source.head_seq != subscription.announced_seq
+    ]
+    while True:
+        stated = due[:TOPICS_PER_HEARTBEAT] if connection.has_room else []
+        topics = tuple(_state(subscription) for subscription in stated)
+        connection.push_control(ServerHeartbeat(topics=topics, server_time_ms=round(wall_now * 1000)))
+        due = due[len(stated) :]
+        if not stated or not due:
+            return
 
 
-def _topic_heartbeat(subscription: Subscription, head_seq: int) -> TopicHeartbeat:
+def _state(subscription: Subscription) -> TopicHeartbeat:
     """State head and chain, and how far the subscription is from going stale.
 
     Headroom in frames is what the replay budget leaves; in time, what retention guarantees to a
     frame committed now. Both are estimates: budgets count bytes too, and floors move by policy.
     """
     topic_class = subscription.parsed.topic_class
+    head_seq = subscription.announced_seq = subscription.source.head_seq
     behind = max(0, head_seq - subscription.position)
     return TopicHeartbeat(
         topic=subscription.parsed.name,

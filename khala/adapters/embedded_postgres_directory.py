@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from khala.adapters.embedded_postgres_binaries import (
-    EmbeddedPostgresRefused,
     may_be_entered_by_others,
 )
+from khala.adapters.embedded_postgres_errors import EmbeddedPostgresRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 from khala.adapters.embedded_postgres_cluster import (
     SUPERUSER,
-    EmbeddedPostgresFailed,
     secret_path,
 )
 from khala.adapters.embedded_postgres_directory import read_or_make_secret
+from khala.adapters.embedded_postgres_errors import EmbeddedPostgresFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

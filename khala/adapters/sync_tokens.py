@@ -69,7 +69,7 @@ class JwksTokenVerifier:
                 audience=sync_claims.AUDIENCE,
                 issuer=sync_claims.ISSUER,
                 leeway=LEEWAY_S,
-                options={"require": ["exp", "iat", "aud", "iss", "jti"]},
+                options={"require": ["exp", "iat", "nbf", "aud", "iss", "jti"]},
             )
         except jwt.ExpiredSignatureError as exc:
             raise TokenRefusedError(reason_codes.TOKEN_EXPIRED, "expired") from exc

@@ -20,13 +20,13 @@ import attrs
 import httpx
 
 from khala.adapters.embedded_postgres_binaries import (
-    EmbeddedPostgresRefused,
     clean_environment,
     decide_launch,
     find_binaries,
 )
 from khala.adapters.embedded_postgres_cluster import secret_path
 from khala.adapters.embedded_postgres_directory import PostgresHome
+from khala.adapters.embedded_postgres_errors import EmbeddedPostgresRefused
 from khala.cli.status import check_services
 from khala.cli.up_ports import HOST, PORT_BASE, UpPorts
 from khala.cli.wording import bytes_text, duration_text

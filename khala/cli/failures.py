@@ -12,8 +12,7 @@ from typing import Final
 import attrs
 import httpx
 
-from khala.adapters.embedded_postgres_binaries import EmbeddedPostgresRefused
-from khala.adapters.embedded_postgres_cluster import EmbeddedPostgresFailed
+from khala.adapters.embedded_postgres_errors import EmbeddedPostgresFailed, EmbeddedPostgresRefused
 from khala_client.errors import (
     KhalaError,
     ProfileRefused,

@@ -15,7 +15,7 @@ import attrs
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from khala_contracts import reason_codes, strict_json
+from khala_contracts import misplaced_commands, reason_codes, strict_json
 from khala_contracts.chain import CHAIN_BYTES
 from khala_contracts.errors import WireError
 from khala_contracts.frames import SEQ_MAX
@@ -152,12 +152,17 @@ def decode_client_message_untrusted(data: bytes) -> ClientMessage:
     try:
         wire = session_pb2.ClientMessage.FromString(data)
     except DecodeError:
+        if misplaced_commands.is_command(data):
+            raise _command() from None
         raise _malformed("a ClientMessage of openagents.sync.v1", "") from None
     if len(UnknownFieldSet(wire)) > 0:
-        raise WireError(
-            reason_codes.AUTHORITY_WRITE_FORBIDDEN, "hello, subscribe, unsubscribe, renew, heartbeat"
-        )
-    return _from_wire(wire)
+        raise _command()
+    try:
+        return _from_wire(wire)
+    except WireError:
+        if misplaced_commands.is_append(data):
+            raise _command() from None
+        raise
 
 
 def decode_client_message_json_untrusted(text: str) -> ClientMessage:
@@ -169,10 +174,12 @@ def decode_client_message_json_untrusted(text: str) -> ClientMessage:
     document = strict_json.load_untrusted(text)
     unknown = strict_json.unknown_keys(document, _MEMBERS)
     if unknown:
-        raise WireError(
-            reason_codes.AUTHORITY_WRITE_FORBIDDEN, "hello, subscribe, unsubscribe, renew, heartbeat"
-        )
+        raise _command()
     return _from_wire(strict_json.fill(document, session_pb2.ClientMessage))
+
+
+def _command() -> WireError:
+    return WireError(reason_codes.AUTHORITY_WRITE_FORBIDDEN, "hello, subscribe, unsubscribe, renew, heartbeat")
 
 
 def _malformed(detail: str, field: str) -> WireError:

@@ -119,6 +119,7 @@ def to_claims(claims: SyncClaims, issuer: str = ISSUER) -> dict[str, object]:
         "surface": claims.surface.value,
         "jti": claims.jti,
         "iat": claims.issued_at_s,
+        "nbf": claims.issued_at_s,
         "exp": claims.expires_at_s,
         "grants": [_grant_to_claim(grant) for grant in claims.grants],
     }
@@ -140,6 +141,8 @@ def from_claims_untrusted(claims: Mapping[str, object]) -> SyncClaims:
     issued_at_s, expires_at_s = _time(claims, "iat"), _time(claims, "exp")
     if expires_at_s <= issued_at_s:
         raise _refused("after iat", "exp")
+    # When it begins is judged by whoever verifies; that it says so is part of the shape.
+    _time(claims, "nbf")
     return SyncClaims(
         session_id=session_id,
         device_id=device_id,

@@ -24,8 +24,8 @@ from khala.adapters.embedded_postgres import (
     start_server,
     stop_server,
 )
-from khala.adapters.embedded_postgres_binaries import EmbeddedPostgresRefused
 from khala.adapters.embedded_postgres_directory import hold_data_dir, make_data_dir
+from khala.adapters.embedded_postgres_errors import EmbeddedPostgresRefused
 from khala.adapters.embedded_postgres_processes import find_processes, stop_processes
 
 if TYPE_CHECKING:

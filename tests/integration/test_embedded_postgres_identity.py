@@ -15,12 +15,12 @@ import pytest
 import khala.adapters.embedded_postgres_binaries as binaries_module
 from khala.adapters.embedded_postgres import init_cluster, start_server, stop_server
 from khala.adapters.embedded_postgres_binaries import (
-    EmbeddedPostgresRefused,
     clean_environment,
     decide_launch,
     find_binaries,
 )
 from khala.adapters.embedded_postgres_directory import make_data_dir
+from khala.adapters.embedded_postgres_errors import EmbeddedPostgresRefused
 from khala.adapters.embedded_postgres_processes import stop_processes
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ INITIALISE = """
 import os, sys
 from pathlib import Path
 from khala.adapters.embedded_postgres import init_cluster, start_server, stop_server
-from khala.adapters.embedded_postgres_binaries import EmbeddedPostgresRefused
+from khala.adapters.embedded_postgres_errors import EmbeddedPostgresRefused
 
 if len(sys.argv) > 2:  # after the imports: the interpreter may lie below a private folder
     os.setgroups([])

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 import khala.cli.doctor_checks as checks
-from khala.adapters.embedded_postgres_binaries import EmbeddedPostgresRefused
+from khala.adapters.embedded_postgres_errors import EmbeddedPostgresRefused
 from khala.cli.doctor_checks import (
     DISK_LOW_BYTES,
     DISK_MIN_BYTES,

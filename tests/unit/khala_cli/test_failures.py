@@ -5,8 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from khala.adapters.embedded_postgres_binaries import EmbeddedPostgresRefused
-from khala.adapters.embedded_postgres_cluster import EmbeddedPostgresFailed
+from khala.adapters.embedded_postgres_errors import EmbeddedPostgresFailed, EmbeddedPostgresRefused
 from khala.cli.failures import CommandFailed, describe_failure, leaves_of
 from khala_client.errors import KhalaError, SettingsRefused, StoreConflict
 from khala_contracts.reason_codes import REGISTRY, Advice

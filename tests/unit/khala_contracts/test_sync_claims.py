@@ -65,7 +65,7 @@ def test_issuer_and_audience_are_stated() -> None:
 
 def test_claims_that_are_not_ours_are_ignored() -> None:
     """A newer control may say more."""
-    assert from_claims_untrusted({**to_claims(PERSON), "nbf": "x"}) == PERSON
+    assert from_claims_untrusted({**to_claims(PERSON), "unheard_of": "x"}) == PERSON
 
 
 def grants(*claims: object) -> dict[str, object]:
@@ -89,6 +89,7 @@ def grants(*claims: object) -> dict[str, object]:
         ({"iat": 0}, "iat"),
         ({"iat": True}, "iat"),
         ({"iat": 1.0}, "iat"),
+        ({"nbf": None}, "nbf"),
         ({"exp": 1_000}, "exp"),
         ({"exp": 1 << 40}, "exp"),
         ({"exp": "1300"}, "exp"),

@@ -1,0 +1,231 @@
+"""Admission, containment and drain, with scripted clients instead of a socket."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from khala.actors.listener import Listener
+from khala.core.counters import NodeCounters
+from khala.core.limits import NodeLimits
+from khala.core.origin_policy import ExactOrigins
+from khala_contracts.codec import Unsubscribe, encode_client_message
+from tests.actors.khala.fake_control import CountingIds
+from tests.actors.khala.node_under_test import hello_with
+from tests.actors.khala.scripted_peer import ScriptedPeer
+from tests.actors.khala.simulated_transport import SimulatedTransport
+from tests.actors.khala.wire_transcript import WireTranscript
+from tests.topic_log import claims_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trio.testing import MockClock
+
+    from khala.actors.connection import Connection
+    from khala.core.protocol import Command
+    from khala.ports import ByteTransport
+
+
+@attrs.define(eq=False)
+class QueueAcceptor:
+    """A listening socket whose clients the test makes."""
+
+    _send: trio.MemorySendChannel[SimulatedTransport]
+    _receive: trio.MemoryReceiveChannel[SimulatedTransport]
+
+    @classmethod
+    def with_backlog(cls, backlog: int = 1_000) -> QueueAcceptor:
+        """Listen."""
+        return cls(*trio.open_memory_channel[SimulatedTransport](backlog))
+
+    def connect(self) -> SimulatedTransport:
+        """Connect a client."""
+        transport = SimulatedTransport()
+        self._send.send_nowait(transport)
+        return transport
+
+    async def accept(self) -> ByteTransport:
+        """Return the next client; see Acceptor."""
+        return await self._receive.receive()
+
+
+@attrs.define
+class Welcoming:
+    """Runs commands: whoever says hello is welcome, and a second command is a bug of ours."""
+
+    commands_run: int = 0
+
+    async def run(self, connection: Connection, command: Command) -> None:
+        """Welcome, or crash."""
+        await trio.lowlevel.checkpoint()
+        assert command
+        self.commands_run += 1
+        if connection.claims is not None:
+            raise ZeroDivisionError
+        connection.welcome(claims_for())
+
+
+@attrs.define
+class CrashLog:
+    """Remembers contained crashes."""
+
+    crashed: list[str] = attrs.field(factory=list)
+
+    def connection_crashed(self, connection_id: str, exc: BaseException) -> None:
+        """Remember it; see ConnectionLog."""
+        assert exc
+        self.crashed.append(connection_id)
+
+
+@attrs.define(eq=False)
+class ListenerUnderTest:
+    """A listener with its clients' ends."""
+
+    listener: Listener
+    acceptor: QueueAcceptor
+    counters: NodeCounters
+    log: CrashLog
+    drain: trio.Event
+    peers: dict[ByteTransport, ScriptedPeer]
+    has_returned: bool = False
+
+    async def connect(self, *, says_hello: bool = True) -> SimulatedTransport:
+        """Connect, and say hello unless told otherwise."""
+        transport = self.acceptor.connect()
+        await wait_all_tasks_blocked()
+        if says_hello and transport in self.peers:
+            self.peers[transport].say(encode_client_message(hello_with("t")))
+            await wait_all_tasks_blocked()
+        return transport
+
+
+@asynccontextmanager
+async def open_listener(limits: NodeLimits | None = None) -> AsyncIterator[ListenerUnderTest]:
+    """Run a listener."""
+    limits = limits or NodeLimits()
+    counters, log, peers = NodeCounters(), CrashLog(), {}
+
+    def make_peer(transport: ByteTransport, connection: Connection) -> ScriptedPeer:
+        peers[transport] = ScriptedPeer(connection.emit)
+        return peers[transport]
+
+    listener = Listener(
+        limits=limits,
+        counters=counters,
+        ids=CountingIds(),
+        commands=Welcoming(),
+        origin_policy=ExactOrigins(frozenset()),
+        make_peer=make_peer,
+        log=log,
+    )
+    under_test = ListenerUnderTest(
+        listener, QueueAcceptor.with_backlog(), counters, log, trio.Event(), peers
+    )
+
+    async def serve() -> None:
+        await listener.serve(under_test.acceptor, under_test.drain)
+        under_test.has_returned = True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        yield under_test
+        nursery.cancel_scope.cancel()
+
+
+async def test_admission_at_its_burst(autojump_clock: MockClock) -> None:
+    """admission_burst clients at once; one more gets 503 with a time, and the next second has room."""
+    async with open_listener(NodeLimits(admission_burst=5, admission_per_s=2.0)) as under_test:
+        admitted = [await under_test.connect() for _ in range(5)]
+        refused = await under_test.connect()
+        assert refused.take().startswith(b"HTTP/1.1 503 ")
+        assert under_test.counters.connections_open == 5
+        assert under_test.counters.handshakes_rejected == {"503": 1}
+        await trio.sleep(0.6)
+        assert refused.is_aborted
+        await under_test.connect()
+        assert under_test.counters.connections_open == 6
+        assert not any(transport.is_aborted for transport in admitted)
+
+
+async def test_a_refusal_says_when(autojump_clock: MockClock) -> None:
+    """Retry-After is at least a second and follows the rate."""
+    async with open_listener(NodeLimits(admission_burst=1, admission_per_s=0.1)) as under_test:
+        await under_test.connect()
+        assert b"Retry-After: 10\r\n" in (await under_test.connect()).take()
+
+
+async def test_handshakes_at_once(autojump_clock: MockClock) -> None:
+    """handshakes_max clients that have not said hello; one more is refused until one has."""
+    async with open_listener(NodeLimits(handshakes_max=3)) as under_test:
+        waiting = [await under_test.connect(says_hello=False) for _ in range(3)]
+        assert (await under_test.connect()).take().startswith(b"HTTP/1.1 503 ")
+        under_test.peers[waiting[0]].say(encode_client_message(hello_with("t")))
+        await wait_all_tasks_blocked()
+        assert not (await under_test.connect()).take().startswith(b"HTTP/1.1 503 ")
+        assert under_test.counters.connections_accepted == 4
+
+
+async def test_a_crash_ends_one_connection(autojump_clock: MockClock) -> None:
+    """INV-9: a bug met by one client is logged and counted; the others stay and new ones are served."""
+    async with open_listener() as under_test:
+        healthy, doomed = await under_test.connect(), await under_test.connect()
+        under_test.peers[doomed].say(encode_client_message(Unsubscribe(("x",))))
+        await wait_all_tasks_blocked()
+        assert doomed.is_aborted
+        assert under_test.log.crashed == ["con_2"]
+        assert under_test.counters.task_restarts == {"connection": 1}
+        assert not healthy.is_aborted
+        await under_test.connect()
+        assert under_test.counters.connections_open == 2
+
+
+async def test_drain(autojump_clock: MockClock) -> None:
+    """Accepting stops, every client is closed with 4000, and serving ends once they have left."""
+    async with open_listener() as under_test:
+        clients = [await under_test.connect() for _ in range(3)]
+        silent = await under_test.connect(says_hello=False)
+        under_test.drain.set()
+        await wait_all_tasks_blocked()
+        for client in [*clients, silent]:
+            transcript = WireTranscript()
+            transcript.feed(client.take())
+            assert transcript.closed_with == 4000
+            assert client.is_aborted
+        assert under_test.has_returned
+        assert under_test.counters.connections_open == 0
+        assert trio.current_time() == 0
+        # Nobody is accepted any more.
+        late = await under_test.connect()
+        assert late.take() == b""
+
+
+async def test_drain_of_clients_that_do_not_leave(autojump_clock: MockClock) -> None:
+    """A client that neither reads nor answers holds the drain up for close_timeout_s only."""
+    async with open_listener() as under_test:
+        stubborn = await under_test.connect()
+        stubborn.stall()
+        under_test.peers[stubborn].answers_close = False
+        under_test.drain.set()
+        await trio.sleep(1.9)
+        assert not under_test.has_returned
+        await trio.sleep(0.2)
+        assert under_test.has_returned
+        assert stubborn.is_aborted
+
+
+async def test_drain_has_a_deadline(autojump_clock: MockClock) -> None:
+    """Whatever holds a connection, serving ends drain_timeout_s after the drain began."""
+    limits = NodeLimits(drain_timeout_s=3.0, close_timeout_s=1_000.0)
+    async with open_listener(limits) as under_test:
+        stubborn = await under_test.connect()
+        under_test.peers[stubborn].answers_close = False
+        under_test.drain.set()
+        await trio.sleep(2.9)
+        assert not under_test.has_returned
+        await trio.sleep(0.2)
+        assert under_test.has_returned

@@ -1,0 +1,526 @@
+"""Following topics over real WebSockets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+
+from khala_client.errors import (
+    ChainMismatch,
+    Forbidden,
+    KhalaError,
+    ReauthRequired,
+    StaleCursor,
+    StoreConflict,
+    UpgradeRequired,
+)
+from khala_client.notices import Connected, Disconnected, GapSeen, HistoryRead, Live, Notice, Released
+from khala_client.store import MemoryStore, SqliteStore
+from khala_client.trio import Khala, Subscription
+from khala_contracts import codec, reason_codes
+from khala_contracts.codec import CursorStart, ErrorMessage, GoAway, UnsubscribedReason
+from tests.actors.khala_client.world import World, open_world
+from tests.unit.khala_client.node_model import LINEAGE, topic_number
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from khala_client.events import Event
+    from khala_contracts.reason_codes import ReasonCode
+
+TOPIC, OTHER = topic_number(1), topic_number(2)
+
+
+@attrs.frozen
+class Halves:
+    """An rng whose draws are always one half."""
+
+    def random(self) -> float:
+        """Return one half."""
+        return 0.5
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """A served world."""
+    async with open_world() as world:
+        yield world
+
+
+def client(world: World) -> Khala:
+    """Return a client of the world."""
+    return Khala(world.settings, rng=Halves(), wall_clock=lambda: 0.0)
+
+
+async def take(events: Subscription, count: int) -> list[int]:
+    """Return the seqs of the next events; a lost one is a failure, not a hang."""
+    taken: list[Event] = []
+    with trio.fail_after(20):
+        while len(taken) < count:
+            taken.append(await events.__anext__())
+    return [event.seq for event in taken]
+
+
+async def test_replay_then_live(world: World) -> None:
+    """From the beginning to the head, then every frame as it is committed; one token, one socket."""
+    log = world.add(TOPIC, 5)
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        assert events.cursor is None
+        assert await take(events, 5) == [1, 2, 3, 4, 5]
+        await world.append(TOPIC, 2)
+        assert await take(events, 2) == [6, 7]
+        assert events.is_live
+        assert events.cursor is not None
+        assert (events.cursor.seq, events.cursor.chain) == (7, log.chains[7])
+    assert len(world.connections) == 1
+    assert len(world.calls("/api/sync/token")) == 1
+
+
+@pytest.mark.parametrize(
+    ("after", "seqs"),
+    [("beginning", [1, 2, 3, 4]), ("earliest", [1, 2, 3, 4]), ("now", [4]), (2, [3, 4]), (0, [1, 2, 3, 4])],
+)
+async def test_every_way_to_start(world: World, after: int, seqs: list[int]) -> None:
+    """Words and seqs; a bare seq takes lineage and chain of the log."""
+    log = world.add(TOPIC, 3)
+    async with client(world) as khala, khala.subscribe(TOPIC, after=after) as events:
+        async with trio.open_nursery() as nursery:
+
+            async def write_when_subscribed() -> None:
+                while not (world.connections and world.connections[-1].node.topics):
+                    await trio.sleep(0.001)
+                await world.append(TOPIC)
+
+            nursery.start_soon(write_when_subscribed)
+            assert await take(events, len(seqs)) == seqs
+    if after == 2:
+        assert world.connections[0].node.starts[0].start == CursorStart(2, LINEAGE, log.chains[2])
+
+
+async def test_two_topics_on_one_connection(world: World) -> None:
+    """The second is granted by a renewal, on the same socket."""
+    world.add(TOPIC, 1)
+    world.add(OTHER, 2)
+    async with client(world) as khala, khala.subscribe(TOPIC) as first:
+        assert await take(first, 1) == [1]
+        async with khala.subscribe(OTHER) as second:
+            assert await take(second, 2) == [1, 2]
+            await world.append(TOPIC)
+            assert await take(first, 1) == [2]
+    assert len(world.connections) == 1
+    assert len(world.connections[0].node.tokens) == 2
+
+
+async def test_a_reset_is_resumed(world: World, autojump_clock: trio.testing.MockClock) -> None:
+    """After the cursor, on a new connection with a new token, after the backoff."""
+    log = world.add(TOPIC, 3)
+    notices: list[Notice] = []
+    async with client(world) as khala, khala.subscribe(TOPIC, on_notice=notices.append) as events:
+        assert await take(events, 3) == [1, 2, 3]
+        await world.connections[0].reset()
+        log.append(2)
+        assert await take(events, 2) == [4, 5]
+    assert world.connections[1].node.starts[0].start == CursorStart(3, LINEAGE, log.chains[3])
+    assert world.connections[0].node.tokens != world.connections[1].node.tokens
+    assert [notice for notice in notices if isinstance(notice, Connected | Disconnected)] == [
+        Connected("con_1", "nod_1"),
+        Disconnected("unavailable", 0.125),
+        Connected("con_1", "nod_1"),
+    ]
+    assert trio.current_time() == pytest.approx(0.125, abs=0.01)
+
+
+async def test_lost_and_repeated_frames_are_healed(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    """CL-10: detected, told, resumed; what is applied is the log."""
+    world.add(TOPIC, 20)
+    world.frames_per_message = 1
+    seen = 0
+
+    def disturb(data: bytes) -> list[bytes]:
+        nonlocal seen
+        seen += data[:1] == b"\x0a"
+        return [] if seen in {4, 11} else [data, data] if data[:1] == b"\x0a" else [data]
+
+    world.fault = disturb
+    notices: list[Notice] = []
+    async with client(world) as khala, khala.subscribe(TOPIC, on_notice=notices.append) as events:
+        assert await take(events, 20) == list(range(1, 21))
+    assert [type(notice) for notice in notices].count(GapSeen) == 2
+    assert len(world.connections) == 1
+
+
+async def test_a_forged_frame_ends_it(world: World) -> None:
+    """The chain of replay_complete is another: nothing after it is given."""
+    log = world.add(TOPIC, 3)
+    genuine = log.frames[1]
+    log.frames[1] = attrs.evolve(genuine, payload=b"\x0a\x06forged")
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        with pytest.raises(ChainMismatch):
+            await take(events, 4)
+
+
+async def test_a_slow_follower_is_paused_not_buffered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded, another topic of the same socket flows on, and nothing is lost."""
+    monkeypatch.setattr("khala_client.trio.inbox.EVENTS_MAX", 8)
+    world.add(TOPIC, 200)
+    world.add(OTHER, 1)
+    async with client(world) as khala, khala.subscribe(TOPIC) as slow, khala.subscribe(OTHER) as other:
+        assert await take(slow, 1) == [1]
+        for seq in range(1, 5):
+            assert await take(other, 1) == [seq]
+            await world.append(OTHER)
+        assert len(slow._inbox._items) <= 8 + world.frames_per_message + 4
+        assert await take(slow, 199) == list(range(2, 201))
+    starts = [start for start in world.connections[0].node.starts if start.topic == TOPIC]
+    assert len(starts) > 2
+
+
+async def test_a_release_by_the_node_is_taken_up_again(world: World) -> None:
+    """slow_consumer: the cursor is valid, the topic asked again."""
+    world.add(TOPIC, 2)
+    notices: list[Notice] = []
+    async with client(world) as khala, khala.subscribe(TOPIC, on_notice=notices.append) as events:
+        assert await take(events, 2) == [1, 2]
+        connection = world.connections[0]
+        await connection.socket.send_message(connection.node.release(TOPIC, UnsubscribedReason.SLOW_CONSUMER))
+        async with trio.open_nursery() as nursery:
+
+            async def write_later() -> None:
+                while not connection.node.topics:
+                    await trio.sleep(0.001)
+                await world.append(TOPIC)
+
+            nursery.start_soon(write_later)
+            assert await take(events, 1) == [3]
+    assert Released(TOPIC) in notices
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        (reason_codes.UPGRADE_REQUIRED, UpgradeRequired),
+        (reason_codes.FORBIDDEN, Forbidden),
+        (reason_codes.PROTOCOL_ERROR, KhalaError),
+    ],
+)
+async def test_endings_for_good(world: World, reason: ReasonCode, kind: type[KhalaError]) -> None:
+    """No further token, no further socket; the iterator raises, and goes on raising."""
+    world.add(TOPIC, 1)
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        await take(events, 1)
+        await world.connections[0].fail(reason)
+        for _ in range(2):
+            with pytest.raises(kind), trio.fail_after(5):
+                await events.__anext__()
+        await trio.sleep(0.05)
+    assert len(world.connections) == 1
+    assert len(world.calls("/api/sync/token")) == 1
+
+
+async def test_a_revocation_is_tried_once_more_and_then_believed(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    """CL-06: at most one reconnect."""
+    world.add(TOPIC, 1)
+    world.hello_errors.extend([None, reason_codes.REAUTH_REQUIRED, reason_codes.REAUTH_REQUIRED])
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        await take(events, 1)
+        await world.connections[0].fail(reason_codes.REAUTH_REQUIRED)
+        with pytest.raises(ReauthRequired), trio.fail_after(60):
+            await events.__anext__()
+    assert len(world.connections) == 2
+
+
+async def test_admission_is_waited_for(world: World, autojump_clock: trio.testing.MockClock) -> None:
+    """rate_limited before welcome: the server's time, then a fresh token."""
+    world.add(TOPIC, 1)
+    world.hello_errors.extend([reason_codes.RATE_LIMITED, reason_codes.UNAVAILABLE])
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        assert await take(events, 1) == [1]
+    assert len(world.connections) == 3
+    assert len(world.calls("/api/sync/token")) == 3
+
+
+async def test_a_draining_node_is_left_in_time(world: World, autojump_clock: trio.testing.MockClock) -> None:
+    """go_away: frames flow until the return time; then the next connection, without backoff."""
+    world.add(TOPIC, 1)
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        await take(events, 1)
+        await world.connections[0].send(GoAway(2_000, 30_000))
+        await world.append(TOPIC)
+        assert await take(events, 1) == [2]
+        with trio.fail_after(5):
+            while len(world.connections) < 2:
+                await trio.sleep(0.01)
+        assert trio.current_time() == pytest.approx(2.0, abs=0.1)
+        await world.append(TOPIC)
+        assert await take(events, 1) == [3]
+
+
+async def test_heartbeats_renewals_and_a_dead_node(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Every 15 s ours; at 2/3 of the token's life a renewal; after 45 s of silence a new connection."""
+    world.add(TOPIC, 1)
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        await take(events, 1)
+        node = world.connections[0].node
+        await trio.sleep(190)
+        assert node.heartbeats == 12
+        # 300 s of life, 2/3 less half of the jitter of 1/10: 185 s.
+        assert len(node.tokens) == 2
+        assert len(world.connections) == 1
+
+
+async def test_a_silent_node_is_given_up(world: World, autojump_clock: trio.testing.MockClock) -> None:
+    """No frame, no heartbeat, no pong for 45 s."""
+    world.add(TOPIC, 1)
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        await take(events, 1)
+        connection = world.connections[0]
+        with trio.CancelScope() as frozen:
+            # A process that hangs: its socket stays open, and nobody answers pings.
+            connection.socket._pong_sent = None  # type: ignore[attr-defined]
+            connection.socket._reader_running = frozen  # type: ignore[attr-defined]
+        original = connection.socket._handle_ping_event
+
+        async def hang(_event: object) -> None:
+            await trio.lowlevel.checkpoint()
+
+        connection.socket._event_handlers[type(_ping_event())] = hang  # type: ignore[index]
+        assert original is not None
+        await trio.sleep(44)
+        assert len(world.connections) == 1
+        await trio.sleep(5)
+        assert len(world.connections) == 2
+
+
+def _ping_event() -> object:
+    from wsproto.events import Ping
+
+    return Ping()
+
+
+async def test_a_topic_that_may_not_be_read(world: World) -> None:
+    """Refused at the mint, by name: it alone ends; the other is followed."""
+    world.add(TOPIC, 1)
+    world.forbidden.add(OTHER)
+    async with client(world) as khala, khala.subscribe(TOPIC) as events, khala.subscribe(OTHER) as denied:
+        with pytest.raises(Forbidden), trio.fail_after(5):
+            await denied.__anext__()
+        assert await take(events, 1) == [1]
+
+
+async def test_a_topic_that_the_node_does_not_know(world: World) -> None:
+    """Looks the same."""
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        with pytest.raises(Forbidden), trio.fail_after(5):
+            await events.__anext__()
+
+
+async def test_a_topic_in_trouble_is_asked_again(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    """unavailable{topic} with its own time."""
+    world.add(TOPIC, 1)
+    world.refusals[TOPIC] = ErrorMessage.of(reason_codes.UNAVAILABLE, topic=TOPIC, retry_after_ms=3_000)
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        assert await take(events, 1) == [1]
+        assert trio.current_time() == pytest.approx(3.0, abs=0.1)
+    assert len(world.connections) == 1
+
+
+async def test_stale_is_raised_with_its_observation(world: World) -> None:
+    """Retention passed the cursor."""
+    log = world.add(TOPIC, 9)
+    log.floor_seq = 5
+    async with client(world) as khala, khala.subscribe(TOPIC, after="beginning") as events:
+        with pytest.raises(StaleCursor) as stale:
+            await take(events, 1)
+    assert (stale.value.reason, stale.value.floor_seq, stale.value.head_seq) == ("retention_expired", 5, 9)
+
+
+@pytest.mark.parametrize("after", ["beginning", "saved", 2])
+async def test_history_by_pages_then_live(world: World, after: int) -> None:
+    """What is not replayed any more is read from the log, verified, and followed from there."""
+    log = world.add(TOPIC, 9)
+    log.floor_seq = 8
+    notices: list[Notice] = []
+    first = 3 if after == 2 else 1
+    async with (
+        client(world) as khala,
+        khala.subscribe(TOPIC, after=after, history_by_pages=True, on_notice=notices.append) as events,
+    ):
+        assert await take(events, 10 - first) == list(range(first, 10))
+        assert not events.is_live
+        async with trio.open_nursery() as nursery:
+
+            async def write_when_live() -> None:
+                while not events.is_live:
+                    await trio.sleep(0.001)
+                await world.append(TOPIC)
+
+            nursery.start_soon(write_when_live)
+            assert await take(events, 1) == [10]
+    assert [type(notice) for notice in notices if isinstance(notice, HistoryRead | Live)][-1] is Live
+    assert sum(isinstance(notice, HistoryRead) for notice in notices) >= 2
+
+
+async def test_a_forged_page_is_refused(world: World) -> None:
+    """A page must continue the chain that we hold and end in the one that it states."""
+    log = world.add(TOPIC, 9)
+    log.floor_seq = 8
+    log.frames[4] = attrs.evolve(log.frames[4], payload=b"\x0a\x06forged")
+    async with client(world) as khala, khala.subscribe(TOPIC, history_by_pages=True) as events:
+        with pytest.raises(ChainMismatch):
+            await take(events, 9)
+
+
+async def test_pages_do_not_cure_another_history(world: World) -> None:
+    """lineage_mismatch is raised as it is."""
+    log = world.add(TOPIC, 5)
+    store = MemoryStore()
+    async with client(world) as khala:
+        async with khala.subscribe(TOPIC, store=store) as events:
+            await take(events, 5)
+        log.lineage = "lin_2"
+        async with khala.subscribe(TOPIC, store=store, history_by_pages=True) as events:
+            with pytest.raises(StaleCursor) as stale:
+                await take(events, 1)
+    assert stale.value.reason == "lineage_mismatch"
+
+
+async def test_what_was_processed_is_saved(world: World, tmp_path: Path) -> None:
+    """The event given last counts when the block is left well, not when it is left by an exception."""
+    world.add(TOPIC, 6)
+    store = SqliteStore.open(tmp_path / "store.sqlite3", namespace="n")
+    async with client(world) as khala:
+        async with khala.subscribe(TOPIC, store=store) as events:
+            await take(events, 2)
+        saved = store.load_cursor(TOPIC)
+        assert saved is not None
+        assert saved.seq == 2
+        with pytest.raises(ZeroDivisionError):
+            async with khala.subscribe(TOPIC, store=store) as events:
+                assert await take(events, 2) == [3, 4]
+                raise ZeroDivisionError
+        async with khala.subscribe(TOPIC, store=store) as events:
+            assert await take(events, 3) == [4, 5, 6]
+    assert [event.seq for event in store.read_history(TOPIC)] == [1, 2, 3, 4, 5, 6]
+    store.close()
+
+
+async def test_waiting_commits_what_came_before(world: World, tmp_path: Path) -> None:
+    """While a follower waits for the next event, everything before it is durable."""
+    world.add(TOPIC, 4)
+    store = SqliteStore.open(tmp_path / "store.sqlite3", namespace="n")
+    async with client(world) as khala, khala.subscribe(TOPIC, store=store) as events:
+        await take(events, 4)
+        with trio.move_on_after(0.2):
+            await events.__anext__()
+        saved = store.load_cursor(TOPIC)
+        assert saved is not None
+        assert saved.seq == 4
+    store.close()
+
+
+async def test_a_cancelled_wait_loses_nothing(world: World) -> None:
+    """The event goes to the next call."""
+    world.add(TOPIC, 0)
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        for seq in range(1, 4):
+            with trio.move_on_after(0.01):
+                await events.__anext__()
+            await world.append(TOPIC)
+            assert await take(events, 1) == [seq]
+
+
+async def test_an_explicit_start_begins_a_store_anew(world: World) -> None:
+    """Named together with a store; without one, nothing is remembered."""
+    world.add(TOPIC, 5)
+    store = MemoryStore(keep_frames=True)
+    async with client(world) as khala:
+        async with khala.subscribe(TOPIC, store=store) as events:
+            await take(events, 5)
+        async with khala.subscribe(TOPIC, after=3, store=store) as events:
+            assert await take(events, 2) == [4, 5]
+        async with khala.subscribe(TOPIC, after="beginning") as events:
+            assert await take(events, 5) == [1, 2, 3, 4, 5]
+    assert [event.seq for event in store.read_history(TOPIC)] == [4, 5]
+
+
+async def test_misuse(world: World) -> None:
+    """One follower per topic and client, one per topic and store; names by the registry's grammar."""
+    world.add(TOPIC, 1)
+    store = MemoryStore()
+    async with client(world) as khala, khala.subscribe(TOPIC, store=store):
+        with pytest.raises(StoreConflict):
+            async with khala.subscribe(TOPIC, store=store):
+                pass
+        with pytest.raises(ValueError, match="followed already"):
+            async with khala.subscribe(TOPIC, after="now"):
+                pass
+        with pytest.raises(KhalaError, match="topic_invalid"):
+            async with khala.subscribe("run:*:events"):
+                pass
+
+
+async def test_nobody_follows_nothing_is_connected(world: World) -> None:
+    """The socket closes with the last subscription, and comes back with the next."""
+    world.add(TOPIC, 1)
+    async with client(world) as khala:
+        await trio.sleep(0.02)
+        assert world.connections == []
+        for count in (1, 2):
+            async with khala.subscribe(TOPIC, after="beginning") as events:
+                await take(events, 1)
+            with trio.fail_after(2):
+                while world.open_connections:
+                    await trio.sleep(0.001)
+            assert len(world.connections) == count
+            assert world.connections[-1].socket.closed is not None
+            assert world.connections[-1].socket.closed.code == 1000
+
+
+async def test_a_node_that_is_not_there(world: World, autojump_clock: trio.testing.MockClock) -> None:
+    """ARC-04: no fallback. The client keeps trying, says so, and reads no stream over HTTP."""
+    world.add(TOPIC, 1)
+    notices: list[Notice] = []
+    settings = attrs.evolve(world.settings, sync_url="ws://127.0.0.1:1/sync/v1/ws")
+    async with (
+        Khala(settings, rng=Halves(), wall_clock=lambda: 0.0) as khala,
+        khala.subscribe(TOPIC, on_notice=notices.append) as events,
+    ):
+        with trio.move_on_after(600):
+            await events.__anext__()
+    ceilings = [0.25 * 2**n for n in range(7)] + [30.0] * 40
+    delays = [notice.retry_in_s for notice in notices if isinstance(notice, Disconnected)]
+    assert delays == [ceiling / 2 for ceiling in ceilings[: len(delays)]]
+    assert len(delays) > 30
+    assert {path for path, _ in world.requests} == {"POST /api/sync/token"}
+
+
+async def test_the_blocks_own_exception_comes_out_as_itself(world: World) -> None:
+    """Not in a group, although tasks run beside it."""
+    world.add(TOPIC, 1)
+    with pytest.raises(ZeroDivisionError):
+        async with client(world) as khala, khala.subscribe(TOPIC) as events:
+            await take(events, 1)
+            raise ZeroDivisionError
+
+
+async def test_frames_of_a_sound_path_are_decoded_by_the_codec(world: World) -> None:
+    """What a follower gives is what was committed."""
+    log = world.add(TOPIC, 2)
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        with trio.fail_after(5):
+            first = await events.__anext__()
+    assert codec.decode_entries(codec.encode_entry(log.frames[0])) == [log.frames[0]]
+    assert (first.payload, first.kind, first.chain) == (log.frames[0].payload, "thought", log.chains[1])
+    assert first.data["text"] == "x"
