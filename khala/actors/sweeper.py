@@ -89,13 +89,15 @@ def _push_heartbeats(connection: Connection, *, is_full: bool, wall_now: float) 
         for subscription in connection.subscriptions.values()
         if is_full or subscription.source.head_seq != subscription.announced_seq
     ]
-    while True:
-        stated = due[:TOPICS_PER_HEARTBEAT] if connection.has_room else []
-        topics = tuple(_state(subscription) for subscription in stated)
-        connection.push_control(ServerHeartbeat(topics=topics, server_time_ms=round(wall_now * 1000)))
-        due = due[len(stated) :]
-        if not stated or not due:
-            return
+    server_time_ms = round(wall_now * 1000)
+    is_said = False
+    while due and connection.has_room:
+        topics = tuple(_state(subscription) for subscription in due[:TOPICS_PER_HEARTBEAT])
+        connection.push_control(ServerHeartbeat(topics=topics, server_time_ms=server_time_ms))
+        del due[:TOPICS_PER_HEARTBEAT]
+        is_said = True
+    if not is_said:
+        connection.push_control(ServerHeartbeat(topics=(), server_time_ms=server_time_ms))
 
 
 def _state(subscription: Subscription) -> TopicHeartbeat:

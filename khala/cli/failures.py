@@ -7,6 +7,8 @@ our mistake and keeps its stack trace.
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Final
 
 import attrs
@@ -47,6 +49,10 @@ _FAILED: Final = (
     StoreFailed,
     StoreRefused,
     TopicInvalid,
+)
+# What the machine refuses, whatever the program does. Any other OSError is unexpected: its trace is kept.
+_OPERATING_ERRNOS: Final = frozenset(
+    {errno.EACCES, errno.EADDRINUSE, errno.EDQUOT, errno.ENOENT, errno.ENOSPC, errno.EPERM, errno.EROFS}
 )
 
 
@@ -96,6 +102,9 @@ def _describe_one(error: BaseException) -> Failure | None:
             return Failure(
                 (_sentence(f"no answer: {type(error).__name__}"), _ADVICE[Advice.RETRY_BACKOFF]), EXIT_FAILED
             )
+        case OSError() if error.errno in _OPERATING_ERRNOS:
+            where = f"{error.filename}: " if error.filename else ""
+            return Failure((_sentence(f"{where}{os.strerror(error.errno)}"),), EXIT_FAILED)
         case _ if isinstance(error, _REFUSED):
             return Failure((_sentence(str(error)),), EXIT_REFUSED)
         case _ if isinstance(error, _FAILED):

@@ -19,6 +19,7 @@ import trio
 
 from khala.cli.failures import EXIT_FAILED, CommandFailed, describe_failure
 from khala.cli.locations import find_settings, profile_option
+from khala.cli.signals import taken_signals
 from khala.cli.terminal import Terminal, json_option, open_terminal
 from khala_client.errors import KhalaError
 from khala_client.recordings import OutputLines, TypedLines
@@ -127,7 +128,7 @@ class Recorder:
 
         Cancellation: the command is killed.
         """
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        with trio.open_signal_receiver(*taken_signals()) as signals:
             process = await trio.lowlevel.open_process(
                 list(command),
                 stdout=subprocess.PIPE,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -13,6 +12,7 @@ import trio
 from khala.cli.failures import describe_failure, leaves_of
 from khala.cli.follow_output import FollowEnd, FollowOutput, Verification
 from khala.cli.locations import find_settings, profile_option
+from khala.cli.signals import taken_signals
 from khala.cli.terminal import json_option, open_terminal
 from khala.cli.topics import parse_topic_argument
 from khala_client.errors import KhalaError, Unavailable
@@ -209,6 +209,6 @@ class Tail:
 
 
 async def _cancel_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(*taken_signals()) as signals:
         async for _ in signals:
             scope.cancel()

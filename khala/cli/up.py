@@ -13,7 +13,6 @@ the orphaned PostgreSQL.
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from khala.app import NodeConfig, serve_node
 from khala.cli.locations import PROFILE_FOLDER
 from khala.cli.log_file import BoundedLog
 from khala.cli.services import migrate_plane
+from khala.cli.signals import taken_signals
 from khala.cli.terminal import json_line, open_terminal
 from khala.cli.up_ports import HOST, UpPorts, choose_ports
 from khala.cli.up_record import UpRecord, own_record, remove_record, write_record
@@ -189,7 +189,7 @@ class Up:
         self._report.ready(self._data_dir, record)
 
     async def _watch_signals(self, root: trio.CancelScope) -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with trio.open_signal_receiver(*taken_signals()) as signals:
             async for _ in signals:
                 if self._stop.is_set() or not self._is_ready:
                     root.cancel()

@@ -207,6 +207,7 @@ async def test_heartbeats_do_not_crowd_out_a_client_that_is_behind(
         await trio.sleep(15)
         beats = client.take_all(ServerHeartbeat)
         assert len(beats[0].topics) == 64
-        assert beats[1].topics == ()
+        # The second round found no room: a sign of life was all.
+        assert () in [beat.topics for beat in beats], [len(beat.topics) for beat in beats]
         stated = {topic.topic for beat in beats for topic in beat.topics}
         assert stated == set(client.transcript.topics)

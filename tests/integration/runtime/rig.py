@@ -138,10 +138,17 @@ class RuntimeRig:
         return await self.http.request(method, path, content=data, headers=headers)
 
     async def json(
-        self, method: str, path: str, body: object = None, *, status: int = 200, **more: Any
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        status: int = 200,
+        bearer: str = "user",
+        key: str | None = None,
     ) -> Document:
         """Send one request and return the JSON of its answer, whose status must be `status`."""
-        response = await self.call(method, path, body, **more)
+        response = await self.call(method, path, body, bearer=bearer, key=key)
         assert response.status_code == status, response.text
         document: Document = response.json()
         return document

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import httpx
 import pytest
 
@@ -47,6 +49,17 @@ def test_our_own_mistakes_keep_their_trace() -> None:
     """An exception that no table names is not described, alone or in company."""
     assert describe_failure(KeyError("x")) is None
     assert describe_failure(ExceptionGroup("g", [CommandFailed("x"), KeyError("x")])) is None
+
+
+def test_what_the_machine_refuses_is_said_and_other_trouble_keeps_its_trace() -> None:
+    """A full disk is nobody's mistake; a bad file descriptor is ours."""
+    failure = describe_failure(OSError(errno.ENOSPC, "x", "/data/up.json"))
+    assert failure is not None
+    assert failure.sentences == ("/data/up.json: No space left on device.",)
+    failure = describe_failure(OSError(errno.EADDRINUSE, "x"))
+    assert failure is not None
+    assert failure.sentences == ("Address already in use.",)
+    assert describe_failure(OSError(errno.EBADF, "x")) is None
 
 
 def test_a_group_is_described_by_its_first_failure() -> None:

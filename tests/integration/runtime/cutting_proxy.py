@@ -1,0 +1,100 @@
+"""A TCP proxy before PostgreSQL that cuts the connection around COMMIT."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import attrs
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+# A simple query, as asyncpg ends its transactions.
+_COMMIT = b"Q\x00\x00\x00\x0cCOMMIT;\x00"
+
+
+@attrs.define
+class CuttingProxy:
+    """Passes everything on, except as a test says.
+
+    Attributes:
+        cut: What to do at the next COMMITs: cut before the server sees it, or after the server has
+            answered and before the client sees the answer.
+        cuts_left: At how many.
+        is_closed: Refuse new connections.
+        connections: How many were accepted.
+    """
+
+    upstream_port: int
+    cut: Literal["before", "after"] = "before"
+    cuts_left: int = 0
+    is_closed: bool = False
+    connections: int = 0
+    port: int = 0
+
+    async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Accept until cancelled."""
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.port = listeners[0].socket.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            await trio.serve_listeners(self._connection, listeners, handler_nursery=nursery)
+
+    def dsn(self, direct: str) -> str:
+        """Return the URL that goes through this proxy."""
+        parts = urlsplit(direct)
+        credentials = parts.netloc.rpartition("@")[0]
+        return urlunsplit(parts._replace(netloc=f"{credentials}@127.0.0.1:{self.port}"))
+
+    async def _connection(self, client: trio.SocketStream) -> None:
+        self.connections += 1
+        if self.is_closed:
+            await client.aclose()
+            return
+        server = await trio.open_tcp_stream("127.0.0.1", self.upstream_port)
+        async with client, server, trio.open_nursery() as nursery:
+            holds = trio.Event()
+            nursery.start_soon(partial(self._to_server, client, server, holds, nursery.cancel_scope))
+            nursery.start_soon(partial(self._to_client, server, client, holds, nursery.cancel_scope))
+
+    async def _to_server(
+        self, client: trio.SocketStream, server: trio.SocketStream, holds: trio.Event, scope: trio.CancelScope
+    ) -> None:
+        try:
+            while data := await client.receive_some():
+                if _COMMIT in data and self.cuts_left:
+                    self.cuts_left -= 1
+                    if self.cut == "before":
+                        break
+                    holds.set()
+                await server.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()
+
+    async def _to_client(
+        self, server: trio.SocketStream, client: trio.SocketStream, holds: trio.Event, scope: trio.CancelScope
+    ) -> None:
+        try:
+            while data := await server.receive_some():
+                if holds.is_set():
+                    # The answer to COMMIT: the server has done it, the client will never know.
+                    break
+                await client.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()
+
+
+@asynccontextmanager
+async def cutting_proxy(upstream_dsn: str) -> AsyncIterator[CuttingProxy]:
+    """Serve a proxy before the server of this URL."""
+    proxy = CuttingProxy(urlsplit(upstream_dsn).port or 0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(proxy.serve)
+        yield proxy
+        nursery.cancel_scope.cancel()
