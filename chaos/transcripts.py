@@ -99,8 +99,8 @@ def _read(path: Path, parse: Callable[[Mapping[str, object]], T]) -> Iterator[T]
             try:
                 record = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
                 if not isinstance(record, dict):
-                    msg = "not an object"
-                    raise ValueError(msg)
+                    msg = f"{path}:{number}: not an object"
+                    raise BrokenTranscriptError(msg)
                 yield parse(record)
             except (ValueError, RecursionError) as exc:
                 # json's own texts say a column, the others name a member.

@@ -20,7 +20,7 @@ import trio
 
 from chaos.checker import AckLine, check_acks, check_journal
 from chaos.journal_reader import journal_of, journal_query
-from chaos.load.append_client import LoadResult, append_for, batch_of
+from chaos.load.append_client import append_for, batch_of
 from chaos.load.pgbench import PgbenchResult, run_pgbench
 from chaos.load.statistics_of_pairs import Spread, describe_environment
 from chaos.load.system_under_test import CpuTimes, SystemFailedError, running_system_under_test
@@ -31,8 +31,9 @@ from khala_client.trio import ProfileCredentials
 from khala_contracts.topics import format_run_events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from chaos.load.append_client import Answer, LoadResult
     from chaos.load.system_under_test import SystemUnderTest
 
 TARGET_EVENTS_PER_S: Final = 15_000
@@ -102,7 +103,8 @@ def _run_api(setup: AppendSetup, system: SystemUnderTest) -> ApiMeasurement:
     before = system.cpu_times()
     load = trio.run(_append, setup, system)
     cpu = system.cpu_times().since(before)
-    _check(load, system)
+    topics = sorted({format_run_events(answer.run_id) for answer in load.answers})
+    check_answers(load.answers, ((entry, chain) for entry, chain in system.query(journal_query(topics))))
     measured = load.answers[load.warm_up :]
     events = len(measured) * setup.batch_events
     latencies = [answer.seconds * 1000 for answer in measured]
@@ -136,21 +138,30 @@ async def _append(setup: AppendSetup, system: SystemUnderTest) -> LoadResult:
     )
 
 
-def _check(load: LoadResult, system: SystemUnderTest) -> None:
-    """Raise SystemFailedError unless the journal holds what was acknowledged and nothing else."""
+def check_answers(answers: Sequence[Answer], rows: Iterable[tuple[str, str]]) -> None:
+    """Compare what was acknowledged with the rows of the same runs, all of them.
+
+    Args:
+        answers: Every answer that these runs' producers got.
+        rows: The journal, as ``journal_reader`` fetches it.
+
+    Raises:
+        SystemFailedError: Something acknowledged is not there, or twice, or under another chain; or
+            something is there of which nobody was told.
+    """
     acks = [
         AckLine(f"{answer.key}#{index}", ack.event_id, ack.topic, ack.seq, ack.chain)
-        for answer in load.answers
+        for answer in answers
         for index, ack in enumerate(answer.acks())
     ]
-    topics = {format_run_events(answer.run_id) for answer in load.answers}
-    journal = journal_of((entry, chain) for entry, chain in system.query(journal_query(sorted(topics))))
+    journal = journal_of(rows)
     violations = [*check_journal(journal), *check_acks(acks, journal, source="API")]
+    if violations:
+        raise SystemFailedError(f"{len(violations)} violations: {violations[0]}")
     # One event of each topic is older than the load: run.started.
-    unexpected = sum(len(lines) for lines in journal.topics.values()) - len(topics) - len(acks)
-    if violations or unexpected:
-        detail = violations[0] if violations else f"{unexpected} events that nobody was told of"
-        raise SystemFailedError(f"{len(violations)} violations: {detail}")
+    unexpected = sum(len(lines) - 1 for lines in journal.topics.values()) - len(acks)
+    if unexpected:
+        raise SystemFailedError(f"{unexpected} events are in the journal of which nobody was told")
 
 
 def _run_reference(setup: AppendSetup, system: SystemUnderTest, folder: Path) -> ReferenceMeasurement:

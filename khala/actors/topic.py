@@ -235,6 +235,8 @@ class TopicActor:
             self._take_inbox()
             if self._heal_at is not None and trio.current_time() >= self._heal_at:
                 await self._heal()
+                # What is held above the gap now continues the head, or has been read.
+                self._take_inbox()
             await self._fan_out()
 
     async def _wait_work(self) -> None:

@@ -120,7 +120,8 @@ async def _append(
 ) -> None:
     run = await _find_run(khala, each, run_id)
     total = len(each.recording.events)
-    if run.is_finished:
+    if run.is_finished and run_id is None:
+        _refuse_incomplete(each, run)
         _report(terminal, each, run, already=total)
         return
     # The first event of a run is run.started; in a run that was named others may have been before.
@@ -135,6 +136,18 @@ async def _append(
     if run_id is None:
         await _finish(khala, each, run.run_id)
     _report(terminal, each, await khala.runtime.get_run(run.run_id), already=already)
+
+
+def _refuse_incomplete(each: Import, run: RunInfo) -> None:
+    """Refuse to call an import complete whose run somebody ended before."""
+    total = len(each.recording.events)
+    # run.started before them, run.finished after them.
+    there = _head_seq(run) - 2
+    if there < total:
+        raise CommandFailed(
+            f"{each.path}: run {run.run_id} has ended ({run.state}) after {there:,} of {total:,} events; "
+            "import it anew with another --name"
+        )
 
 
 async def _find_run(khala: Khala, each: Import, run_id: str | None) -> RunInfo:

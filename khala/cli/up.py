@@ -12,7 +12,6 @@ the orphaned PostgreSQL.
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -37,7 +36,7 @@ from khala.cli.up_ports import HOST, UpPorts, choose_ports
 from khala.cli.up_record import UpRecord, own_record, remove_record, write_record
 from khala.cli.up_report import UpReport
 from khala.cli.up_secrets import FANOUT_KEY_ID, UpSecrets
-from khala.cli.up_settings import UpSettings, load_up_settings
+from khala.cli.up_settings import UpSettings, load_up_settings, server_environ
 from khala.cli.up_sign_in import sign_in_profile
 from khala_client.settings import SYNC_PATH
 from khala_client.version import VERSION
@@ -52,6 +51,8 @@ if TYPE_CHECKING:
 
 # SPEC section 6. Clients reconnect by themselves, so nobody is served by waiting longer.
 DRAIN_S: Final = 2.0
+# The node's own deadline comes first, so that the last words of slow clients are still sent.
+CONNECTIONS_DRAIN_S: Final = 1.5
 # Requests in flight on control and runtime; a commit takes milliseconds.
 SERVICES_STOP_S: Final = 0.5
 
@@ -241,13 +242,13 @@ class Up:
                 "port": ports.node,
                 "admin_host": HOST,
                 "admin_port": ports.admin,
-                "limits.drain_timeout_s": DRAIN_S,
+                "limits.drain_timeout_s": CONNECTIONS_DRAIN_S,
             },
         )
 
     def _load(self, cls: type[C], section: str, overrides: dict[str, object]) -> C:
         return load_config(
-            cls, section=section, file=self._config_file, environ=os.environ, overrides=overrides
+            cls, section=section, file=self._config_file, environ=server_environ(), overrides=overrides
         )
 
 

@@ -14,6 +14,8 @@ from khala_service.config import described, load_config
 SECTION: Final = "up"
 # The base and four ports above it must exist.
 PORT_BASE_MAX: Final = 65_535 - 4
+# What clients are told (khala_client.settings) is not an unknown key of the services of that name.
+_CLIENT_VARIABLES: Final = frozenset({"KHALA_CONTROL_URL", "KHALA_RUNTIME_URL"})
 
 
 @attrs.frozen(kw_only=True)
@@ -37,6 +39,11 @@ class UpSettings:
         validator=in_(("debug", "info", "warning", "error")),
         metadata=described("What goes into logs/khala.log."),
     )
+
+
+def server_environ() -> dict[str, str]:
+    """Return the variables that the services read: a shell set up for clients may start a system, too."""
+    return {name: value for name, value in os.environ.items() if name not in _CLIENT_VARIABLES}
 
 
 def load_up_settings(

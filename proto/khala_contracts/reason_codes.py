@@ -156,7 +156,7 @@ UPGRADE_REQUIRED: Final = ReasonCode(
 LIMIT_EXCEEDED: Final = ReasonCode(
     "limit_exceeded", 28, 4505, 403, _GIVE_UP,
     "A limit that waiting does not change is exceeded.",
-    "The details name the limit; SPEC section 6 has the defaults.",
+    "The details name the limit; runbooks/protocol.md has the defaults.",
 )  # fmt: skip
 MESSAGE_TOO_LARGE: Final = ReasonCode(
     "message_too_large", 29, 1009, None, _GIVE_UP,

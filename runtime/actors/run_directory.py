@@ -38,8 +38,9 @@ class RunDirectory:
         self._capacity = capacity
         self._runs: OrderedDict[str, KnownRun] = OrderedDict()
 
-    def __len__(self) -> int:
-        """Return how many runs are remembered."""
+    @property
+    def run_count(self) -> int:
+        """How many runs are remembered."""
         return len(self._runs)
 
     async def find(self, run_id: str) -> KnownRun | None:

@@ -100,13 +100,13 @@ def _may_see(principal: Principal, topic: ParsedTopic, ownership: Ownership) -> 
     ids = topic.ids
     match topic.topic_class.name:
         case "run_events" | "worker_events":
+            is_run = topic.topic_class.name == "run_events"
+            is_owner = ownership.user_id is not None and ownership.user_id == principal.user_id
+            is_member = ownership.org_id is not None and ownership.org_id in principal.org_roles
             if principal.kind is PrincipalKind.SERVICE:
                 # A key works for its org: whose runs its creator owns elsewhere is not its business.
-                return ownership.org_id is not None and ownership.org_id in principal.org_roles
-            if ownership.user_id is not None and ownership.user_id == principal.user_id:
-                return True
-            is_run = topic.topic_class.name == "run_events"
-            return is_run and ownership.org_id is not None and ownership.org_id in principal.org_roles
+                return is_member and (is_run or is_owner)
+            return is_owner or (is_run and is_member)
         case "user_runs" | "user_codex" | "notifications":
             return ids["user_id"] == principal.user_id
         case "org_runs" | "org_workers" | "app":

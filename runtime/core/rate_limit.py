@@ -76,8 +76,9 @@ class RateLimiter:
         self._buckets: dict[str, _Bucket] = {}
         self._sweep_at = SWEEP_EVERY_TOPICS
 
-    def __len__(self) -> int:
-        """Return how many topics are remembered."""
+    @property
+    def topic_count(self) -> int:
+        """How many topics are remembered."""
         return len(self._buckets)
 
     def wait_s(self, topic: str, topic_class: str, count: int, *, now: float, pending: int = 0) -> float:

@@ -22,7 +22,9 @@ _SUBJECTS: Final = {
     "runtime.runs": "run_id",
     "runtime.idempotency_keys": "scope",
 }
-_HEADS: Final = "SELECT topic, head_seq, encode(head_chain, 'hex') AS chain, floor_seq FROM runtime.topic_heads"
+_HEADS: Final = (
+    "SELECT topic, head_seq, encode(head_chain, 'hex') AS chain, floor_seq FROM runtime.topic_heads"
+)
 # What a hello may write: that the token is spent, and the refusals of control.
 _HELLO_WRITES: Final = frozenset({"token_redemptions", "audit_log"})
 

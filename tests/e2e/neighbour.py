@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final, Self
 import attrs
 import trio
 
-from khala_contracts.codec import FramesMessage
 from tests.e2e.system import wait_until
 from tests.e2e.wire import Follower, open_api, open_welcomed, subscribe, thought
 
@@ -110,9 +109,7 @@ class Neighbour:
         assert self.topic is not None
         follower: Follower = await subscribe(wire, self.topic)
         while True:
-            message = await wire.receive()
-            if isinstance(message, FramesMessage) or follower.completed is None:
-                follower.take(message)
+            follower.take(await wire.receive())
             now = time.monotonic()
             for seq in range(self.received_seq + 1, follower.position + 1):
                 # The frame may be here before its acknowledgement, which is then no delay at all.

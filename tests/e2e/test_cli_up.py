@@ -205,3 +205,18 @@ def test_after_kill_9_the_next_up_ends_the_orphan_and_keeps_session_and_data(tmp
         assert system.up.wait(10) == 0
         assert find_processes(cluster_of(system)).is_empty
         assert records(system, "down", "--data-dir", data_dir)[0]["was_running"] is False
+
+
+def test_without_its_postgresql_the_system_ends_and_says_why(tmp_path: Path) -> None:
+    """A supervisor sees status 1, a person the name of the log."""
+    with fresh_system(tmp_path) as system:
+        system.start()
+        assert system.up is not None
+        [postmaster] = find_processes(cluster_of(system)).postmasters
+        os.kill(postmaster, signal.SIGKILL)
+        assert system.up.wait(15) == 1
+        said = (tmp_path / "up.log").read_text()
+        assert "khala: PostgreSQL ended by itself" in said
+        assert str(system.data_dir / "logs" / "postgres.log") in said
+        assert "Traceback" not in said
+        assert find_processes(cluster_of(system)).is_empty

@@ -47,7 +47,7 @@ def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_commit_that_breaks_the_contracts_is_refused(clone: Path) -> None:
-    """A deleted field is refused by name; what stands beside the index is not judged; a clean commit passes."""
+    """A deleted field is refused by name, and nothing is committed."""
     path = clone / FRAMES
     before = path.read_text(encoding="utf-8")
     field = next(line for line in before.splitlines(keepends=True) if "schema_version" in line)
@@ -56,9 +56,17 @@ def test_commit_that_breaks_the_contracts_is_refused(clone: Path) -> None:
     refused = git(clone, "commit", "--message", "drop a field")
     assert refused.returncode != 0
     assert "schema_version" in refused.stdout + refused.stderr
+    assert git(clone, "rev-list", "--count", "HEAD").stdout.strip() == "1"
 
-    git(clone, "reset", "--quiet")
+
+def test_what_is_staged_is_judged_and_nothing_else(clone: Path) -> None:
+    """A badly formatted file is refused when it is staged; beside the index it disturbs nobody."""
+    (clone / "tests/unit/untidy.py").write_text('"""Untidy."""\nx=1\n', encoding="utf-8")
     (clone / "runbooks/note.md").write_text("A note.\n", encoding="utf-8")
     git(clone, "add", "runbooks/note.md")
     accepted = git(clone, "commit", "--message", "a note")
     assert accepted.returncode == 0, accepted.stdout + accepted.stderr
+    git(clone, "add", "tests/unit/untidy.py")
+    refused = git(clone, "commit", "--message", "untidy")
+    assert refused.returncode != 0
+    assert "untidy.py" in refused.stdout + refused.stderr

@@ -10,13 +10,13 @@ import base64
 import json
 import re
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 import httpx
 import trio
-from trio_websocket import ConnectionClosed, open_websocket_url
+from trio_websocket import ConnectionClosed, wrap_client_stream
 
 from khala_contracts.chain import chain_next
 from khala_contracts.codec import (
@@ -28,8 +28,8 @@ from khala_contracts.codec import (
     ReplayComplete,
     ServerHeartbeat,
     Subscribe,
-    SubscribeFrom,
     Subscribed,
+    SubscribeFrom,
     TopicStart,
     VersionRange,
     Welcome,
@@ -42,6 +42,7 @@ from khala_contracts.topics import TopicName, format_run_events
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
 
     from google.protobuf.message import Message
     from trio_websocket import WebSocketConnection
@@ -263,6 +264,8 @@ class Wire:
     """One WebSocket. Every message received is decoded by the strict codec and kept in ``raw``."""
 
     socket: WebSocketConnection
+    # Below the library, for bytes that it would not send.
+    stream: trio.SocketStream
     raw: list[bytes | str] = attrs.field(factory=list)
 
     @property
@@ -303,6 +306,19 @@ class Wire:
         assert isinstance(message, wanted), message
         return message
 
+    async def ask(self, message: ClientMessage | bytes | str, wanted: type[M]) -> M:
+        """Send a message and return its answer; what running subscriptions bring is passed over."""
+        await self.send(message)
+        return await self.answer(wanted)
+
+    async def answer(self, wanted: type[M]) -> M:
+        """Return the next message that belongs to no running subscription; it must be of this type."""
+        message = await self.receive()
+        while isinstance(message, (FramesMessage, ReplayComplete, ServerHeartbeat)):
+            message = await self.receive()
+        assert isinstance(message, wanted), message
+        return message
+
     async def greet(self, token: str, device_id: str = DEVICE) -> Welcome:
         """Say hello and return the welcome."""
         await self.send(hello(token, device_id))
@@ -326,20 +342,41 @@ class Wire:
 
 @asynccontextmanager
 async def open_wire(
-    system: System, subprotocol: str = BINARY, *, origin: str | None = None
+    system: System, subprotocol: str = BINARY, *, receive_buffer_bytes: int | None = None
 ) -> AsyncIterator[Wire]:
-    """Connect; no hello is said."""
-    headers = [] if origin is None else [(b"Origin", origin.encode())]
-    async with open_websocket_url(
-        system.ready["sync_url"],
-        subprotocols=[subprotocol],
-        extra_headers=headers,
-        message_queue_size=64,
-        max_message_size=MESSAGE_MAX_BYTES,
-        receive_buffer_size=64 * 1024,
-    ) as socket:
+    """Connect; no hello is said.
+
+    Args:
+        system: Whose node.
+        subprotocol: The one that is offered.
+        receive_buffer_bytes: Of the kernel, for clients that read slowly; None leaves it as it is.
+    """
+    host, port, path = sync_address(system)
+    # The stream is ours: the library leaves it open where the peer was the first to close.
+    async with await trio.open_tcp_stream(host, port) as stream, trio.open_nursery() as pumps:
+        if receive_buffer_bytes is not None:
+            stream.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer_bytes)
+        socket = await wrap_client_stream(
+            pumps,
+            stream,
+            f"{host}:{port}",
+            path,
+            subprotocols=[subprotocol],
+            message_queue_size=64,
+            max_message_size=MESSAGE_MAX_BYTES,
+            receive_buffer_size=64 * 1024,
+        )
         assert socket.subprotocol == subprotocol
-        yield Wire(socket)
+        yield Wire(socket, stream)
+        pumps.cancel_scope.cancel()
+
+
+def sync_address(system: System) -> tuple[str, int, str]:
+    """Return host, port and path of the node's WebSocket."""
+    url = urlsplit(system.ready["sync_url"])
+    assert url.hostname is not None
+    assert url.port is not None
+    return url.hostname, url.port, url.path
 
 
 @asynccontextmanager
@@ -376,8 +413,10 @@ class Follower:
         return cls(subscribed, subscribed.start_seq, subscribed.chain_at_start)
 
     def take(self, message: ServerMessage) -> None:
-        """Judge one message of this topic."""
+        """Judge one message of this topic; heartbeats may come in between."""
         match message:
+            case ServerHeartbeat():
+                pass
             case FramesMessage(frames=frames):
                 for frame in frames:
                     self._apply(frame)
@@ -411,9 +450,7 @@ async def read_through(wire: Wire, follower: Follower, seq: int, *, timeout_s: f
     """Read one subscription's messages until it stands at ``seq`` and its replay is complete."""
     with trio.fail_after(timeout_s):
         while follower.position < seq or follower.completed is None:
-            message = await wire.receive(timeout_s=timeout_s)
-            if not isinstance(message, ServerHeartbeat):
-                follower.take(message)
+            follower.take(await wire.receive(timeout_s=timeout_s))
     assert follower.position == seq
 
 

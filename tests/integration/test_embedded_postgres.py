@@ -209,8 +209,8 @@ async def main():
     data_dir = make_data_dir(Path(sys.argv[1]))
     with hold_data_dir(data_dir):
         async with open_embedded_postgres(data_dir) as server:
-            print(server.process.pid, flush=True)
             with trio.open_signal_receiver(signal.SIGTERM) as stop:
+                print(server.process.pid, flush=True)
                 async for _ in stop:
                     break
 

@@ -293,7 +293,7 @@ class RuntimeClient(_ServiceClient):
         with the same keys appends only what is missing.
 
         Raises:
-            ValueError: an event without a key, or a key twice.
+            ValueError: an event without a key.
         """
         content = encode_stream(events)
 

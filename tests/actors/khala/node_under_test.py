@@ -138,6 +138,12 @@ class ClientUnderTest:
         self.read()
         return self.transcript.topics[topic.name].seqs
 
+    def position(self, topic: ParsedTopic) -> int:
+        """Read; return the last seq received or started from, -1 if not subscribed."""
+        self.read()
+        followed = self.transcript.topics.get(topic.name)
+        return followed.position if followed is not None else -1
+
     def is_live(self, topic: ParsedTopic) -> bool:
         """Read; return whether ``replay_complete`` was received."""
         self.read()

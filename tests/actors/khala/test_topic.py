@@ -175,6 +175,20 @@ async def test_a_driver_that_dropped_says_so(autojump_clock: MockClock, record_c
         assert client.seqs(TOPIC) == up_to(10 + record_count)
 
 
+async def test_a_burst_that_arrives_whole_costs_no_read(autojump_clock: MockClock) -> None:
+    """Records that wait in the driver are handed over at the pace of their topic."""
+    log = log_of(TOPIC, 10)
+    async with open_node(log) as node:
+        client = await node.follow(TOPIC)
+        (subscriber,) = node.driver._subscribers
+        for _ in range(500):
+            subscriber.offer_nowait(_copy_of(node.signer, log.append(1)))
+        await node.settle()
+        assert client.seqs(TOPIC) == up_to(510)
+        assert node.counters.records == {"apply": 500}
+        assert node.counters.heals == 0
+
+
 async def test_position_unknown_of_all_topics(autojump_clock: MockClock) -> None:
     """A driver that reconnected concerns every topic; each reads at once."""
     logs = [log_of(TOPIC, 3), log_of(OTHER_TOPIC, 3)]

@@ -16,7 +16,7 @@ from unittest.mock import patch
 import attrs
 import httpx
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 from khala_client.http_calls import PROTOBUF
 from khala_client.settings import Settings
@@ -31,7 +31,6 @@ from tests.unit.khala_client.node_model import LogModel, NodeModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
 
     from google.protobuf.message import Message
 
@@ -44,9 +43,11 @@ PAGE_EVENTS: Final = 3
 class Connection:
     """One WebSocket at the node's end."""
 
-    def __init__(self, world: World, socket: WebSocketConnection) -> None:
+    def __init__(self, world: World, socket: WebSocketConnection, stream: trio.SocketStream) -> None:
         self.world = world
         self.socket = socket
+        self.stream = stream
+        self.is_frozen = False
         self.node = NodeModel(world.logs.values())
         self.node.token_ttl_ms = world.token_ttl_ms
         self.node.refusals = world.refusals
@@ -58,6 +59,8 @@ class Connection:
             while True:
                 data = await self.socket.get_message()
                 assert isinstance(data, bytes)
+                if self.is_frozen:
+                    await trio.sleep_forever()
                 hello_error = (
                     self.world.hello_errors.popleft()
                     if self.world.hello_errors and self.node.hello is None
@@ -298,14 +301,17 @@ class World:
 
     # -- WebSocket -------------------------------------------------------------------------------
 
-    async def serve_connection(self, request: WebSocketRequest) -> None:
+    async def serve_connection(self, stream: trio.SocketStream) -> None:
         """Accept one WebSocket."""
-        assert request.path == "/sync/v1/ws"
-        assert tuple(request.proposed_subprotocols) == ("khala.v1",)
-        connection = Connection(self, await request.accept(subprotocol="khala.v1"))
-        assert not self.open_connections, "two sockets of one client at once"
-        self.connections.append(connection)
-        await connection.serve()
+        async with stream, trio.open_nursery() as pumps:
+            request = await wrap_server_stream(pumps, stream)
+            assert request.path == "/sync/v1/ws"
+            assert tuple(request.proposed_subprotocols) == ("khala.v1",)
+            assert not self.open_connections, "two sockets of one client at once"
+            socket = await request.accept(subprotocol="khala.v1")
+            connection = Connection(self, socket, stream)
+            self.connections.append(connection)
+            await connection.serve()
 
 
 def success(message: Message, status: int = 200) -> httpx.Response:
@@ -336,13 +342,13 @@ def _http_into(world: World) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def open_world(*, store_path: Path | None = None) -> AsyncIterator[World]:
+async def open_world() -> AsyncIterator[World]:
     """Serve a world inside the block."""
     world = World()
     with _http_into(world):
         async with trio.open_nursery() as servers:
-            serve = partial(serve_websocket, world.serve_connection, "127.0.0.1", 0, ssl_context=None)
-            server = await servers.start(serve)
-            world.port = server.port
+            serve = partial(trio.serve_tcp, world.serve_connection, 0, host="127.0.0.1")
+            listeners: list[trio.SocketListener] = await servers.start(serve)
+            world.port = listeners[0].socket.getsockname()[1]
             yield world
             servers.cancel_scope.cancel()

@@ -51,8 +51,8 @@ class Office:
     appender: Appender
     driver: RecordingDriver
     metrics: CountedMetrics
-    limiter: RateLimiter
-    nursery: trio.Nursery
+    # Stops the appender alone.
+    stop: trio.CancelScope
 
     async def one(self, request: Request) -> Outcome:
         (outcome,) = await self.appender.submit(Submission((request,)))
@@ -106,8 +106,14 @@ async def office(
     appender = Appender(memory, relay, authority=authority, limits=chosen, limiter=limiter, metrics=metrics)
     async with trio.open_nursery() as nursery:
         await nursery.start(relay.serve)
-        await nursery.start(appender.serve)
-        yield Office(memory, appender, driver, metrics, limiter, nursery)
+        stop = trio.CancelScope()
+
+        async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+            with stop:
+                await appender.serve(task_status=task_status)
+
+        await nursery.start(serve)
+        yield Office(memory, appender, driver, metrics, stop)
         nursery.cancel_scope.cancel()
 
 
@@ -355,12 +361,13 @@ async def test_stop_answers_everybody(autojump_clock: MockClock) -> None:
         except Unavailable as error:
             errors.append(error)
 
-    async with trio.open_nursery() as callers:
-        async with office(MemoryJournalStore(commit_s=1.0)) as at:
-            run = await at.make_run()
+    async with office(MemoryJournalStore(commit_s=1.0)) as at:
+        run = await at.make_run()
+        async with trio.open_nursery() as callers:
             for _ in range(3):
                 callers.start_soon(submit, at.appender, run)
                 await wait_all_tasks_blocked()
+            at.stop.cancel()
         assert at.appender.inbox_requests == 0
         assert not at.appender.is_running
         assert at.store.writers_open == 0

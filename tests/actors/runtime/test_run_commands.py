@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -171,7 +171,7 @@ async def test_foreign_and_unknown_look_the_same() -> None:
         ({"attributes": {"k": "\x00"}}, "attributes"),
     ],
 )
-async def test_fields_beyond_their_limit(fields: dict[str, object], field: str) -> None:
+async def test_fields_beyond_their_limit(fields: dict[str, Any], field: str) -> None:
     """One beyond each limit is refused by its name, and nothing is written."""
     async with desk() as at:
         async with refusing(reason_codes.INVALID_ARGUMENT, field=field):
@@ -189,7 +189,7 @@ async def test_fields_beyond_their_limit(fields: dict[str, object], field: str) 
         {"attributes": {"k" * 15: "v" * 15}},
     ],
 )
-async def test_fields_at_their_limit(fields: dict[str, object]) -> None:
+async def test_fields_at_their_limit(fields: dict[str, Any]) -> None:
     """Exactly the limit is accepted."""
     async with desk() as at:
         assert await at.commands.create(caller(), attrs.evolve(FIELDS, **fields))
@@ -265,7 +265,8 @@ async def test_flood_is_refused_before_a_transaction(autojump_clock: MockClock) 
         assert at.store.attempts == attempts
         assert await at.commands.append(caller(key="k"), run.run_id, events, expected_seq=None) == first
         await trio.sleep(1)
-        assert await at.append(run.run_id, "d", sender=caller(key="new"))
+        appended = await at.append(run.run_id, "d", sender=caller(key="new"))
+        assert appended.parts[0].first_seq == 5
 
 
 async def test_chunks_of_a_stream() -> None:

@@ -86,7 +86,7 @@ async def test_directory_is_bounded_and_remembers() -> None:
         assert known is not None
         assert known.facts == runs[number]
     assert store.reads == [runs[0].run_id, runs[1].run_id, runs[2].run_id, runs[1].run_id]
-    assert len(directory) == 2
+    assert directory.run_count == 2
 
 
 async def test_directory_does_not_remember_absence() -> None:
@@ -96,7 +96,7 @@ async def test_directory_does_not_remember_absence() -> None:
     assert await directory.find(facts().run_id) is None
     assert await directory.find(facts().run_id) is None
     assert len(store.reads) == 2
-    assert len(directory) == 0
+    assert directory.run_count == 0
 
 
 async def test_cleaner_takes_turns(autojump_clock: MockClock) -> None:

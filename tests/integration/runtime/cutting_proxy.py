@@ -13,8 +13,8 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-# A simple query, as asyncpg ends its transactions.
-_COMMIT = b"Q\x00\x00\x00\x0cCOMMIT;\x00"
+# The whole text of the simple query that ends a transaction (BEGIN says READ COMMITTED).
+_COMMIT = b"COMMIT\x00"
 
 
 @attrs.define
@@ -25,6 +25,7 @@ class CuttingProxy:
         cut: What to do at the next COMMITs: cut before the server sees it, or after the server has
             answered and before the client sees the answer.
         cuts_left: At how many.
+        closes: With the cut, cut everything else too and refuse new connections.
         is_closed: Refuse new connections.
         connections: How many were accepted.
     """
@@ -32,8 +33,10 @@ class CuttingProxy:
     upstream_port: int
     cut: Literal["before", "after"] = "before"
     cuts_left: int = 0
+    closes: bool = False
     is_closed: bool = False
     connections: int = 0
+    _scopes: set[trio.CancelScope] = attrs.field(factory=set)
     port: int = 0
 
     async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -57,18 +60,21 @@ class CuttingProxy:
             return
         server = await trio.open_tcp_stream("127.0.0.1", self.upstream_port)
         async with client, server, trio.open_nursery() as nursery:
-            holds = trio.Event()
-            nursery.start_soon(partial(self._to_server, client, server, holds, nursery.cancel_scope))
-            nursery.start_soon(partial(self._to_client, server, client, holds, nursery.cancel_scope))
+            scope, holds = nursery.cancel_scope, trio.Event()
+            self._scopes.add(scope)
+            nursery.start_soon(partial(self._to_server, client, server, holds, scope))
+            nursery.start_soon(partial(self._to_client, server, client, holds, scope))
+        self._scopes.discard(scope)
 
     async def _to_server(
         self, client: trio.SocketStream, server: trio.SocketStream, holds: trio.Event, scope: trio.CancelScope
     ) -> None:
         try:
             while data := await client.receive_some():
-                if _COMMIT in data and self.cuts_left:
+                if data[:1] == b"Q" and _COMMIT in data and self.cuts_left:
                     self.cuts_left -= 1
                     if self.cut == "before":
+                        self._cut()
                         break
                     holds.set()
                 await server.send_all(data)
@@ -83,11 +89,18 @@ class CuttingProxy:
             while data := await server.receive_some():
                 if holds.is_set():
                     # The answer to COMMIT: the server has done it, the client will never know.
+                    self._cut()
                     break
                 await client.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         scope.cancel()
+
+    def _cut(self) -> None:
+        if self.closes:
+            self.is_closed = True
+            for scope in self._scopes:
+                scope.cancel()
 
 
 @asynccontextmanager

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from runtime.core.outcomes import Outcome
     from tests.postgres_cluster import Database
 
+LOCK_HEAD = "SELECT runtime.lock_heads_v1(ARRAY[$1], ARRAY['x'], ARRAY['x'], ARRAY['x'])"
+
 
 @pytest.mark.parametrize("key", ["mine", None])
 @pytest.mark.parametrize("cut", ["before", "after"])
@@ -74,16 +76,15 @@ async def test_connection_cut_around_commit(
 
 
 async def test_outcome_that_nobody_can_know(runtime_database: Database) -> None:
-    """The answer to COMMIT is lost and no connection can be made: 503 with outcome=unknown, and later
-    the same key tells what happened.
-    """
+    """The answer to COMMIT is lost for good: 503 with outcome=unknown; later the key tells what happened."""
     async with open_asyncio_loop(), cutting_proxy(runtime_database.dsn("khala_runtime")) as proxy:
         settings = Settings(
             dsn=proxy.dsn(runtime_database.dsn("khala_runtime")), limits=RuntimeLimits(commit_deadline_s=1)
         )
         async with running_runtime(runtime_database, settings) as runtime:
             run_id = await runtime.make_run()
-            proxy.cut, proxy.cuts_left, proxy.is_closed = "after", 1, True
+            await runtime.append(run_id, "first")
+            proxy.cut, proxy.cuts_left, proxy.closes = "after", 1, True
             body = {"events": [{"kind": "thought", "data": {"text": "maybe"}}]}
             path = f"/v1/runs/{run_id}/events"
             answer = await runtime.json("POST", path, body, key="k", status=503)
@@ -91,8 +92,8 @@ async def test_outcome_that_nobody_can_know(runtime_database: Database) -> None:
             assert answer["retry_after_ms"] > 0
             proxy.is_closed = False
             again = await runtime.json("POST", path, body, key="k")
-            assert again["acks"][0]["seq"] == "2"
-            assert await runtime.texts(run_id) == ["maybe"]
+            assert again["acks"][0]["seq"] == "3"
+            assert await runtime.texts(run_id) == ["first", "maybe"]
 
 
 async def test_database_away_is_not_unknown(runtime_database: Database) -> None:
@@ -159,16 +160,12 @@ async def test_one_poison_request_among_fifty(runtime_database: Database) -> Non
         async with trio.open_nursery() as serving:
             await serving.start(appender.serve)
             assert isinstance((await appender.submit(Submission((create(run),))))[0], Answered)
-            async with pool.acquire() as holder, trio.open_nursery() as callers:
-                async with holder.transaction():
-                    # Lets all fifty meet in one batch, behind the first.
-                    await holder.fetch(
-                        "SELECT runtime.lock_heads_v1(ARRAY[$1], ARRAY['x'], ARRAY['x'], ARRAY['x'])",
-                        run.topic,
-                    )
-                    for number in range(50):
-                        callers.start_soon(submit, number)
-                    await trio.sleep(0.1)
+            async with trio.open_nursery() as callers, pool.acquire() as holder, holder.transaction():
+                # Lets all fifty meet in one batch, behind the first.
+                await holder.fetch(LOCK_HEAD, run.topic)
+                for number in range(50):
+                    callers.start_soon(submit, number)
+                await trio.sleep(0.1)
             serving.cancel_scope.cancel()
         refused = outcomes.pop(25)
         assert isinstance(refused, Refused)

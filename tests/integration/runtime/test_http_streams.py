@@ -118,7 +118,7 @@ async def test_what_arrives_meanwhile_is_the_next_chunk(runtime_database: Databa
                 for event in events[1:]:
                     await stream.send(event)
             await stream.finish()
-            sizes = []
+            sizes: list[int] = []
             while sum(sizes) < 20:
                 sizes.append(len(acks_of([await stream.line()])))
         assert sizes[0] == 1

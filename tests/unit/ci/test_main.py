@@ -2,7 +2,6 @@ import pytest
 
 from tests.ci.__main__ import choose_lanes, format_list, main
 from tests.ci.lanes import LANE_NAMES, LANES
-from tests.ci.tree import module_name
 
 
 def test_all_is_every_lane_but_release() -> None:
@@ -40,17 +39,3 @@ def test_names_of_checks_are_unique_in_their_lane() -> None:
     for lane in LANES:
         names = [check.name for check in lane.checks]
         assert len(names) == len(set(names))
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("proto/khala_contracts/topics.py", "khala_contracts.topics"),
-        ("khala/client/khala_client/__init__.py", "khala_client"),
-        ("khala/app.py", "khala.app"),
-        ("proto/generate.py", "generate"),
-    ],
-)
-def test_module_names_are_those_of_the_installation(path: str, name: str) -> None:
-    """A file's import name follows from the folders that are put on the path."""
-    assert module_name(path) == name

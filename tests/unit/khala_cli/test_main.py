@@ -124,7 +124,7 @@ def test_a_client_command_starts_no_server_code() -> None:
     program = (
         "import sys; from khala.cli.main import khala; import click;"
         "khala.get_command(click.Context(khala), 'tail');"
-        "print([name for name in ('control', 'runtime.app', 'quart', 'asyncpg', 'hypercorn') if name in sys.modules])"
+        "print([name for name in ('control', 'runtime.app', 'quart', 'asyncpg', 'hypercorn', 'khala.adapters.embedded_postgres_directory') if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True

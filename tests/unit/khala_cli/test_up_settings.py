@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from khala.cli.up_settings import PORT_BASE_MAX, UpSettings, load_up_settings
+from khala.cli.up_settings import PORT_BASE_MAX, UpSettings, load_up_settings, server_environ
 from khala_service.config import ConfigRefused
 
 
@@ -44,3 +44,12 @@ def test_the_whole_block_must_exist() -> None:
     for port_base in (PORT_BASE_MAX + 1, -1):
         with pytest.raises(ConfigRefused, match=r"up\.port_base"):
             load(port_base=port_base)
+
+
+def test_a_shell_that_is_set_up_for_clients_can_start_a_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where clients connect is no key of the services; what is meant for them stays."""
+    monkeypatch.setenv("KHALA_CONTROL_URL", "http://x")
+    monkeypatch.setenv("KHALA_RUNTIME_URL", "http://x")
+    monkeypatch.setenv("KHALA_CONTROL_PORT", "1")
+    seen = {name for name in server_environ() if name.startswith(("KHALA_CONTROL_", "KHALA_RUNTIME_"))}
+    assert seen == {"KHALA_CONTROL_PORT"}

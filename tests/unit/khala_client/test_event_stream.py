@@ -38,10 +38,10 @@ def test_a_line_per_event_with_its_key() -> None:
     ]
 
 
-@pytest.mark.parametrize("keys", [("",), ("a", ""), ("a", "a")])
-def test_every_event_has_a_key_of_its_own(keys: tuple[str, ...]) -> None:
-    """A retry could otherwise repeat or lose one."""
-    with pytest.raises(ValueError, match="a key of its own"):
+@pytest.mark.parametrize("keys", [("",), ("a", "")])
+def test_every_event_has_a_key(keys: tuple[str, ...]) -> None:
+    """A retry could otherwise repeat one."""
+    with pytest.raises(ValueError, match="needs a key"):
         encode_stream([OutgoingEvent.of("thought", {}, key=key) for key in keys])
 
 

@@ -80,6 +80,14 @@ def test_rights_of_keys() -> None:
     assert can_append(MEMBER, topic, OURS)
 
 
+def test_keys_work_for_their_org() -> None:
+    """What a key's creator owns outside the org is not the key's to see or write."""
+    both = service_key(Right.READ, Right.PUBLISH)
+    for ownership, is_allowed in ((MINE, False), (THEIRS, False), (OURS, True), (NOBODY, False)):
+        assert can_read(both, parse_topic(RUN), ownership) is is_allowed
+        assert can_append(both, parse_topic(RUN), ownership) is is_allowed
+
+
 def test_keys_never_reach_users_and_devices() -> None:
     """Topics of a user or a device belong to no org: a key's creator does not open them."""
     own = [t.format_user_runs(USER), t.format_user_codex(USER), t.format_notifications(USER)]
@@ -91,8 +99,11 @@ def test_keys_never_reach_users_and_devices() -> None:
 def test_unnamed_classes_of_keys() -> None:
     """Without patterns a key sees what members see; workers and operations must be named."""
     worker = parse_topic(WORKER)
-    assert not can_read(service_key(Right.READ), worker, MINE)
-    assert can_read(service_key(Right.READ, patterns=("worker:*:events",)), worker, OURS)
+    assert not can_read(service_key(Right.READ), worker, Ownership(USER, ORG))
+    named = service_key(Right.READ, patterns=("worker:*:events",))
+    assert can_read(named, worker, Ownership(USER, ORG))
+    assert not can_read(named, worker, Ownership(OTHER_USER, ORG))
+    assert not can_read(named, worker, MINE)
     assert can_read(service_key(Right.READ), parse_topic(t.format_app(ORG, "a")), NOBODY)
 
 

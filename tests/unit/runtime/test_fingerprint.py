@@ -20,7 +20,7 @@ def columns(*events: tuple[str, bytes], version: int = 1, prefix: str = "e") -> 
 
 def test_parts_are_kept_apart() -> None:
     """No two different lists of parts look the same, whatever is moved over a boundary."""
-    lists = [
+    lists: list[tuple[str, list[str | bytes | int | None]]] = [
         ("r", []),
         ("r", [None]),
         ("r", [""]),

@@ -29,7 +29,7 @@ from khala_client.core.happenings import (
 from khala_client.core.sync import Reconnect, Stop, SyncMachine
 from khala_client.errors import KhalaError, Unavailable
 from khala_client.notices import Connected, Disconnected, Notice
-from khala_client.trio.websocket import SyncSocket, connect_sync_socket
+from khala_client.trio.websocket import Pumps, SyncSocket, connect_sync_socket, hold_pumps
 from khala_contracts.topics import TopicName
 
 if TYPE_CHECKING:
@@ -150,8 +150,11 @@ class SyncLink:
         except KhalaError as error:
             return self._mint_refused(error)
         async with trio.open_nursery() as tasks:
-            decision = await self._converse(tasks, token, topics)
-            tasks.cancel_scope.cancel()
+            pumps: Pumps = await tasks.start(hold_pumps)
+            try:
+                decision = await self._converse(pumps, token, topics)
+            finally:
+                pumps.stop()
         return decision
 
     async def _mint_in_time(self, topics: tuple[TopicName, ...]) -> str:
@@ -166,11 +169,9 @@ class SyncLink:
             return Reconnect(0.0, error.code)
         return self._machine.connect_failed(error)
 
-    async def _converse(
-        self, tasks: trio.Nursery, token: str, topics: tuple[TopicName, ...]
-    ) -> Reconnect | Stop:
+    async def _converse(self, pumps: Pumps, token: str, topics: tuple[TopicName, ...]) -> Reconnect | Stop:
         try:
-            socket = await connect_sync_socket(tasks, self._url, ssl_context=self._ssl_context)
+            socket = await connect_sync_socket(pumps, self._url, ssl_context=self._ssl_context)
         except KhalaError as error:
             return self._machine.connect_failed(error)
         self._outbound, outbound = trio.open_memory_channel[bytes](_OUTBOUND_MAX)

@@ -2,21 +2,24 @@
 
 Binary messages of subprotocol khala.v1. No token is ever put into the URL. Endings come back as a
 close code, None where no close frame arrived; everything else that goes wrong is Unavailable.
+
+The stream below is opened and closed here, not by the library: it leaves TCP open where the peer
+was the first to go, and waits for ever for an upgrade whose connection has ended.
 """
 
 from __future__ import annotations
 
 import ssl
 from typing import Final
+from urllib.parse import urlsplit
 
 import trio
-import trio_websocket
-from trio_websocket import ConnectionClosed, HandshakeError
+from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from khala_client.errors import KhalaError, Unavailable, error_for
 from khala_client.version import USER_AGENT
 
-__all__ = ["SUBPROTOCOL", "SyncSocket", "connect_sync_socket"]
+__all__ = ["SUBPROTOCOL", "Pumps", "SyncSocket", "connect_sync_socket", "hold_pumps"]
 
 SUBPROTOCOL: Final = "khala.v1"
 # Name resolution, TCP, TLS and upgrade together. Longer: a dead address is tried for long before
@@ -32,11 +35,75 @@ _NO_STATUS: Final = 1005
 _ABNORMAL: Final = 1006
 
 
+class _WatchedStream(trio.abc.Stream):
+    """Passes everything on, and says when the peer's bytes have ended."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self.ended = trio.Event()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            self.ended.set()
+            raise
+        if not data:
+            self.ended.set()
+        return data
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class Pumps:
+    """Where the library reads, in a task of its own, and what that task ended with."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.nursery = nursery
+        self.ended = trio.Event()
+        self.failure: Exception | None = None
+
+    def stop(self) -> None:
+        """End the reading; the socket has been closed."""
+        self.nursery.cancel_scope.cancel()
+
+
+async def hold_pumps(*, task_status: trio.TaskStatus[Pumps]) -> None:
+    """Give Pumps that outlive the cancellation of their user, until ``stop``.
+
+    The library reads in them, also the peer's answer to our close frame: were they cancelled
+    together with us, every orderly end would wait for its time-out. It raises there what it cannot
+    read: a refused upgrade, an answer that is not HTTP. That ends one connection, not its user.
+    """
+    pumps: Pumps | None = None
+    with trio.CancelScope(shield=True):
+        try:
+            async with trio.open_nursery() as nursery:
+                pumps = Pumps(nursery)
+                task_status.started(pumps)
+                await trio.sleep_forever()
+        except* Exception as group:  # noqa: BLE001 - a library's reader; isolates one connection
+            assert pumps is not None
+            pumps.failure = group.exceptions[0]
+        finally:
+            if pumps is not None:
+                pumps.ended.set()
+
+
 class SyncSocket:
     """One open WebSocket."""
 
-    def __init__(self, connection: trio_websocket.WebSocketConnection) -> None:
+    def __init__(self, connection: WebSocketConnection, stream: trio.abc.Stream, pumps: Pumps) -> None:
         self._connection = connection
+        self._stream = stream
+        self._pumps = pumps
 
     async def receive(self) -> bytes:
         """Return the next binary message.
@@ -50,10 +117,8 @@ class SyncSocket:
             message = await self._connection.get_message()
         except ConnectionClosed as error:
             raise trio.EndOfChannel from error
-        if isinstance(message, str):
-            # khala.v1 has binary messages only. Decoding refuses it: no text is a ServerMessage.
-            return message.encode()
-        return message
+        # khala.v1 has binary messages only. Decoding refuses a text: none of them is a ServerMessage.
+        return message.encode() if isinstance(message, str) else message
 
     async def send(self, data: bytes) -> None:
         """Send one binary message.
@@ -67,7 +132,13 @@ class SyncSocket:
             raise trio.BrokenResourceError from error
 
     async def ping(self) -> None:
-        """Send a ping and wait for its pong; BrokenResourceError if the connection ends first."""
+        """Send a ping and wait for its pong.
+
+        Raises:
+            trio.BrokenResourceError: the connection ended before the ping could be sent.
+
+        No deadline: whoever pings is cancelled with the connection.
+        """
         try:
             await self._connection.ping()
         except ConnectionClosed as error:
@@ -75,9 +146,12 @@ class SyncSocket:
 
     async def close(self, code: int, reason: str) -> None:
         """Close, waiting CLOSE_TIMEOUT_S at most for the peer. Runs also under cancellation."""
-        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+        with trio.move_on_after(0 if self._pumps.ended.is_set() else CLOSE_TIMEOUT_S, shield=True):
             # A close frame carries at most 123 bytes of reason.
             await self._connection.aclose(code, reason.encode()[:123].decode(errors="ignore"))
+        with trio.CancelScope(shield=True):
+            # No deadline: it does not wait for anything but the scheduler.
+            await trio.aclose_forcefully(self._stream)
 
     @property
     def close_code(self) -> int | None:
@@ -89,9 +163,9 @@ class SyncSocket:
 
 
 async def connect_sync_socket(
-    pumps: trio.Nursery, url: str, *, ssl_context: ssl.SSLContext | None = None
+    pumps: Pumps, url: str, *, ssl_context: ssl.SSLContext | None = None
 ) -> SyncSocket:
-    """Connect to a node; the caller closes the socket before it leaves ``pumps``.
+    """Connect to a node; the caller closes the socket.
 
     Raises:
         Unavailable: no node there, or it did not answer in CONNECT_TIMEOUT_S.
@@ -101,28 +175,67 @@ async def connect_sync_socket(
     """
     try:
         with trio.fail_after(CONNECT_TIMEOUT_S):
-            connection = await trio_websocket.connect_websocket_url(
-                pumps,
-                url,
-                ssl_context,
-                subprotocols=[SUBPROTOCOL],
-                extra_headers=[(b"User-Agent", USER_AGENT.encode())],
-                message_queue_size=4,
-                max_message_size=MESSAGE_MAX_BYTES,
-                receive_buffer_size=RECEIVE_BYTES,
-            )
+            stream = _WatchedStream(await _open_stream(url, ssl_context))
+            try:
+                return SyncSocket(await _upgrade(pumps, stream, url), stream, pumps)
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
     except trio.TooSlowError as error:
         raise Unavailable("the node did not answer in time") from error
-    except HandshakeError as error:
-        raise _upgrade_refused(error) from error
-    except (OSError, trio.BrokenResourceError, ssl.SSLError) as error:
+    except (OSError, trio.BrokenResourceError) as error:
+        # ssl.SSLError is an OSError, a certificate that is not trusted is one.
         raise Unavailable(f"{type(error).__name__} while connecting to the node") from error
-    return SyncSocket(connection)
 
 
-def _upgrade_refused(error: HandshakeError) -> KhalaError:
-    status = getattr(error, "status_code", None)
-    details = {"status": str(status)} if status is not None else {}
+async def _open_stream(url: str, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "ws":
+        return await trio.open_tcp_stream(host, parts.port or 80)
+    context = ssl_context or ssl.create_default_context()
+    stream = await trio.open_ssl_over_tcp_stream(
+        host, parts.port or 443, ssl_context=context, https_compatible=True
+    )
+    await stream.do_handshake()
+    return stream
+
+
+async def _upgrade(pumps: Pumps, stream: _WatchedStream, url: str) -> WebSocketConnection:
+    parts = urlsplit(url)
+    connection: WebSocketConnection | None = None
+    async with trio.open_nursery() as waiting:
+
+        async def give_up_at(end: trio.Event) -> None:
+            await end.wait()
+            waiting.cancel_scope.cancel()
+
+        waiting.start_soon(give_up_at, stream.ended)
+        waiting.start_soon(give_up_at, pumps.ended)
+        connection = await wrap_client_stream(
+            pumps.nursery,
+            stream,  # type: ignore[arg-type]  # "an arbitrary stream", says its text
+            parts.netloc,
+            parts.path,
+            subprotocols=[SUBPROTOCOL],
+            extra_headers=[(b"User-Agent", USER_AGENT.encode())],
+            message_queue_size=4,
+            max_message_size=MESSAGE_MAX_BYTES,
+            receive_buffer_size=RECEIVE_BYTES,
+        )
+        waiting.cancel_scope.cancel()
+    if connection is None:
+        # The bytes ended; what the reader makes of the last of them decides.
+        with trio.move_on_after(0.1):
+            await pumps.ended.wait()
+        if isinstance(pumps.failure, ConnectionRejected):
+            raise _upgrade_refused(pumps.failure.status_code)
+        raise Unavailable("the connection ended before the upgrade to WebSocket")
+    return connection
+
+
+def _upgrade_refused(status: int) -> KhalaError:
+    details = {"status": str(status)}
     if status == 403:
         return error_for("origin_forbidden", details=details)
     if status == 404:

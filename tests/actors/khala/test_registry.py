@@ -1,0 +1,311 @@
+"""The topics of a node: shared, lingering, bounded together, and checked in one query."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from fanout_drivers.base import PositionUnknown
+from fanout_drivers.memory import MemoryDriver, MemorySubscriber
+from khala.core.limits import NodeLimits
+from khala_contracts.codec import CursorStart
+from khala_contracts.topics import TopicName
+from tests.actors.khala.fake_journal import log_of
+from tests.actors.khala.node_under_test import open_node
+from tests.actors.khala.simulated_transport import SimulatedTransport
+from tests.topic_log import LINEAGE, run_topic
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+    from fanout_drivers.base import Delivery
+
+TOPIC, OTHER_TOPIC = run_topic(1), run_topic(2)
+
+
+def up_to(seq: int) -> list[int]:
+    """Seqs ``1 .. seq``."""
+    return list(range(1, seq + 1))
+
+
+# -- life of a topic -------------------------------------------------------------------------------
+
+
+async def test_a_topic_is_shared(autojump_clock: MockClock) -> None:
+    """However many follow it, a topic is one task and one driver subscription."""
+    log = log_of(TOPIC, 3)
+    async with open_node(log) as node:
+        tasks_before = len(node.nursery.child_tasks)
+        clients = [await node.follow(TOPIC) for _ in range(5)]
+        assert len(node.registry) == node.counters.topics_live == 1
+        assert len(node.nursery.child_tasks) == tasks_before + 5 + 1  # one per connection, one topic
+        (subscriber,) = node.driver._subscribers
+        assert subscriber._topics == {TOPIC.name}
+        assert all(client.seqs(TOPIC) == up_to(3) for client in clients)
+
+
+async def test_a_topic_lingers(autojump_clock: MockClock) -> None:
+    """30 s after the last subscriber left it is gone, with its task, window and driver subscription."""
+    log = log_of(TOPIC, 3)
+    async with open_node(log) as node:
+        client = await node.follow(TOPIC)
+        await node.commit(log)
+        tasks = len(node.nursery.child_tasks)
+        await trio.sleep(35)
+        assert len(node.registry) == 1
+        client.unsubscribe(TOPIC)
+        await trio.sleep(29.5)
+        client.peer.ping()
+        assert len(node.registry) == 1
+        await trio.sleep(2)
+        assert len(node.registry) == node.counters.topics_live == 0
+        assert node.registry.windows_bytes == 0
+        assert len(node.nursery.child_tasks) == tasks - 1
+        (subscriber,) = node.driver._subscribers
+        assert subscriber._topics == set()
+
+
+async def test_a_lingering_topic_is_found_warm(autojump_clock: MockClock) -> None:
+    """A reconnect within the linger replays from the window, without a page."""
+    log = log_of(TOPIC, 3)
+    async with open_node(log) as node:
+        client = await node.follow(TOPIC)
+        client.peer.leave()
+        await node.settle()
+        for _ in range(4):
+            await node.commit(log)
+        pages = node.journal.reads["read_page"]
+        again = await node.connect(TOPIC)
+        again.subscribe(TOPIC, start=CursorStart(3, LINEAGE))
+        await node.settle()
+        assert again.seqs(TOPIC) == [4, 5, 6, 7]
+        assert node.journal.reads["read_page"] == pages
+        await trio.sleep(20)
+        assert len(node.registry) == 1
+
+
+async def test_many_cold_topics_cost_no_task(autojump_clock: MockClock) -> None:
+    """KH-38: topics followed one after the other leave nothing behind."""
+    logs = [log_of(run_topic(number), 1) for number in range(300)]
+    async with open_node(*logs) as node:
+        tasks = len(node.nursery.child_tasks)
+        client = await node.connect(*(log.topic for log in logs[:200]))
+        for log in logs[:200]:
+            client.subscribe(log.topic)
+            client.unsubscribe(log.topic)
+        await node.settle()
+        client.peer.leave()
+        await trio.sleep(40)
+        assert len(node.nursery.child_tasks) == tasks
+        assert len(node.registry) == 0
+        assert node.registry.windows_bytes == 0
+        assert node.registry._by_use == {}
+        assert node.registry._scopes == {}
+
+
+async def test_a_refused_subscribe_leaves_no_topic(autojump_clock: MockClock) -> None:
+    """A topic opened for a subscribe that was denied goes like any other idle one."""
+    async with open_node() as node:
+        client = await node.connect(TOPIC)
+        client.subscribe(TOPIC)
+        await node.settle()
+        assert len(node.registry) == 1
+        await trio.sleep(32)
+        assert len(node.registry) == 0
+
+
+class _SlowToLeave(MemorySubscriber):
+    """A driver for which leaving a topic takes a second and is final when it is done."""
+
+    async def unsubscribe(self, topic: TopicName) -> None:
+        """Leave, late."""
+        await trio.sleep(1)
+        await super().unsubscribe(topic)
+
+
+async def test_a_topic_that_is_reopened_while_it_stops(autojump_clock: MockClock) -> None:
+    """KH-38: a subscriber that arrives during the stop misses nothing, not even for a position check."""
+    log = log_of(TOPIC, 3)
+    driver = MemoryDriver()
+    async with open_node(log, driver=driver, limits=NodeLimits(position_check_interval_s=1_000)) as node:
+        slow = _SlowToLeave(1_000, 1 << 30)
+        driver._subscribers.append(slow)
+        node.registry._subscriber = slow
+        node.nursery.start_soon(node.registry.run_pump)
+        client = await node.follow(TOPIC)
+        client.unsubscribe(TOPIC)
+        await trio.sleep(30.5)
+        client.peer.ping()
+        assert len(node.registry) == 0
+        client.subscribe(TOPIC)
+        await node.settle()
+        await trio.sleep(1)  # the driver has left the topic now
+        await node.commit(log)
+        await trio.sleep(0.03)
+        assert client.seqs(TOPIC) == up_to(4)
+
+
+# -- all windows together ----------------------------------------------------------------------------
+
+
+async def test_windows_are_bounded_together(autojump_clock: MockClock) -> None:
+    """INV-7: the windows of all topics stay within their budget; the least recently written give way."""
+    logs = [log_of(run_topic(number), 0) for number in range(10)]
+    limits = NodeLimits(windows_max_bytes=50_000, write_stall_timeout_s=1_000)
+    async with open_node(*logs, limits=limits) as node:
+        transport = SimulatedTransport()
+        client = await node.connect(*(log.topic for log in logs), transport=transport)
+        client.subscribe(*(log.topic for log in logs))
+        await node.settle()
+        client.read()
+        transport.stall()
+        for round_ in range(10):
+            for log in logs:
+                await node.commit(log, 3, payload=bytes(1_000))
+                topics = node.registry._topics.values()
+                total = sum(topic.window.size_bytes for topic in topics)
+                assert node.registry.windows_bytes == total
+                assert total <= 50_000 or round_ == 0
+        assert len(node.registry._topics[logs[9].topic.name].window) > 0
+        # Who lags behind the windows is served from the journal; nothing is lost.
+        transport.resume()
+        await trio.sleep(1)
+        assert all(client.seqs(log.topic) == up_to(30) for log in logs)
+
+
+async def test_a_reset_window_is_no_obstacle(autojump_clock: MockClock) -> None:
+    """A window emptied by a restored journal has nothing to give; others are trimmed instead."""
+    logs = [log_of(run_topic(number), 0) for number in range(3)]
+    async with open_node(*logs, limits=NodeLimits(windows_max_bytes=20_000)) as node:
+        client = await node.follow(*(log.topic for log in logs))
+        await node.commit(logs[0], 3, payload=bytes(1_000))
+        logs[0] = node.journal.restore(logs[0], 1)
+        await trio.sleep(0.6)
+        for _ in range(20):
+            await node.commit(logs[1], 2, payload=bytes(1_000))
+        assert client.seqs(logs[1].topic) == up_to(40)
+        assert 0 < node.registry.windows_bytes <= 20_000
+
+
+# -- the position check ---------------------------------------------------------------------------------
+
+
+async def test_one_query_for_all_topics(autojump_clock: MockClock) -> None:
+    """However many topics are live, a check is one statement, every 500 ms."""
+    logs = [log_of(run_topic(number), 1) for number in range(50)]
+    async with open_node(*logs) as node:
+        await node.follow(*(log.topic for log in logs))
+        await trio.sleep(5.1)
+        assert node.journal.reads["read_heads"] == node.counters.position_checks == 10
+
+
+async def test_the_age_of_the_last_check(autojump_clock: MockClock) -> None:
+    """Readiness looks at when a check was last answered; failed checks are counted and change nothing."""
+    log = log_of(TOPIC, 1)
+    async with open_node(log) as node:
+        await node.follow(TOPIC)
+        await trio.sleep(1.1)
+        assert node.registry.checked_at == 1.0
+        node.journal.is_down = True
+        await trio.sleep(2)
+        assert node.registry.checked_at == 1.0
+        assert node.counters.position_check_failures == 4
+        node.journal.is_down = False
+        await trio.sleep(0.5)
+        assert node.registry.checked_at == 3.5
+
+
+async def test_without_topics_there_is_nothing_to_check(autojump_clock: MockClock) -> None:
+    """An idle node asks nothing and is not behind."""
+    async with open_node() as node:
+        await trio.sleep(10.1)
+        assert node.journal.reads["read_heads"] == 0
+        assert node.registry.checked_at == 10.0
+
+
+async def test_a_topic_that_stops_during_a_check(autojump_clock: MockClock) -> None:
+    """An answer about a topic that has stopped meanwhile is nobody's: the budget stays exact."""
+    log = log_of(TOPIC, 3)
+    async with open_node(log) as node:
+        client = await node.follow(TOPIC)
+        await node.commit(log, payload=bytes(1_000))
+        client.unsubscribe(TOPIC)
+        await trio.sleep(29.9)
+        node.journal.hold("read_heads")
+        node.journal.restore(log, 1)
+        await trio.sleep(2)
+        assert len(node.registry) == 0
+        node.journal.open_gate("read_heads")
+        await trio.sleep(1)
+        assert node.registry.windows_bytes == 0
+        assert node.registry._by_use == {}
+
+
+# -- the pump -----------------------------------------------------------------------------------------------
+
+
+async def test_records_of_topics_that_nobody_follows(autojump_clock: MockClock) -> None:
+    """A late record of a topic that is gone is dropped before its seal is looked at."""
+    log = log_of(TOPIC, 3)
+    async with open_node(log) as node:
+        client = await node.follow(TOPIC)
+        (subscriber,) = node.driver._subscribers
+        await subscriber.subscribe(OTHER_TOPIC.name)
+        await node.driver.publish(OTHER_TOPIC.name, b"whatever")
+        await node.settle()
+        assert node.counters.records_forged == 0
+        await node.commit(log)
+        assert client.seqs(TOPIC) == up_to(4)
+
+
+class _Reconnecting(MemorySubscriber):
+    """A driver's end that can lose its connection."""
+
+    def say_unknown(self, *topics: TopicName) -> None:
+        """Say that something may have been missed, in these topics or in all."""
+        self._dropped_topics.update(topics or (ALL,))
+        self._waiting.unpark()
+
+    async def receive(self) -> Delivery:
+        """Return the next message or notice."""
+        delivery = await super().receive()
+        return PositionUnknown() if delivery == PositionUnknown(frozenset({ALL})) else delivery
+
+
+ALL = TopicName("*")
+
+
+@pytest.mark.parametrize("topics", [(TOPIC.name, run_topic(9).name), ()])
+async def test_position_unknown_reaches_the_topics_concerned(
+    autojump_clock: MockClock, topics: tuple[TopicName, ...]
+) -> None:
+    """A notice about some topics reads those; one about all reads all; unknown names are nobody."""
+    logs = [log_of(TOPIC, 1), log_of(OTHER_TOPIC, 1)]
+    async with open_node(*logs) as node:
+        subscriber = _Reconnecting(10, 1_000)
+        node.registry._subscriber = subscriber
+        node.nursery.start_soon(node.registry.run_pump)
+        await node.follow(TOPIC, OTHER_TOPIC)
+        before = len(node.journal.pages_asked)
+        subscriber.say_unknown(*topics)
+        await trio.sleep(0.001)
+        asked = {name for name, _ in node.journal.pages_asked[before:]}
+        assert asked == ({TOPIC.name} if topics else {TOPIC.name, OTHER_TOPIC.name})
+
+
+async def test_position_unknown_before_the_first_head(autojump_clock: MockClock) -> None:
+    """A topic that has not learned its head yet is about to read it anyway."""
+    log = log_of(TOPIC, 3)
+    async with open_node(log) as node:
+        subscriber = _Reconnecting(10, 1_000)
+        node.registry._subscriber = subscriber
+        node.nursery.start_soon(node.registry.run_pump)
+        node.journal.hold("observe")
+        client = await node.follow(TOPIC)
+        subscriber.say_unknown()
+        await node.settle()
+        node.journal.open_gate("observe")
+        await node.settle()
+        assert client.seqs(TOPIC) == up_to(3)

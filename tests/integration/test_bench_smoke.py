@@ -1,0 +1,145 @@
+"""A second of each benchmark: they run, verify what they did, and print what their reports need.
+
+No threshold: a figure of one second on a busy machine says nothing. The C part needs a compiler; where
+there is none, the JSON says so and this test demands the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from chaos.load.system_under_test import SystemFailedError, running_system_under_test
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+SPREAD: Final = {"median": float, "min": float, "max": float, "count": int}
+ENVIRONMENT: Final = {"python": str, "system": str, "machine": str, "cpus": int}
+SIDE: Final = {"deliveries_per_s": SPREAD, "wall_s": SPREAD, "cpu_s": SPREAD}
+FANOUT: Final = {
+    "benchmark": str,
+    "unit": str,
+    "environment": ENVIRONMENT,
+    "target": {"ratio_to_send_loop": float, "is_met": bool},
+    "results": [
+        {
+            "subscribers": int,
+            "frames_per_write": int,
+            "writes": int,
+            "payload_bytes": int,
+            "ratio_to_send_loop": SPREAD,
+            "engine": SIDE,
+            "send_loop": SIDE,
+        }
+    ],
+}
+APPEND: Final = {
+    "benchmark": str,
+    "unit": str,
+    "environment": {
+        **ENVIRONMENT,
+        "postgresql": {
+            "server_version": str,
+            "fsync": str,
+            "synchronous_commit": str,
+            "full_page_writes": str,
+            "wal_sync_method": str,
+        },
+    },
+    "target": {"events_per_s": int, "is_met": bool},
+    "results": [
+        {
+            "batch_events": int,
+            "payload_bytes": int,
+            "runs": int,
+            "connections": int,
+            "seconds": int,
+            "writers": int,
+            "ratio_to_pgbench": SPREAD,
+            "api": {
+                "events_per_s": SPREAD,
+                "latency_ms": SPREAD,
+                "latency_p99_ms": SPREAD,
+                "wall_s": SPREAD,
+                "cpu_up_s": SPREAD,
+                "cpu_postgres_s": SPREAD,
+                "cpu_client_s": SPREAD,
+                "acks_checked": int,
+            },
+            "pgbench": {
+                "events_per_s": SPREAD,
+                "wall_s": SPREAD,
+                "cpu_postgres_s": SPREAD,
+                "cpu_client_s": SPREAD,
+            },
+        }
+    ],
+}
+
+
+def check_shape(found: object, wanted: object, path: str = "$") -> None:
+    """Fail unless a JSON value has exactly these members, types and finite numbers."""
+    if isinstance(wanted, dict):
+        assert isinstance(found, dict), path
+        assert found.keys() == wanted.keys(), path
+        for name, inner in wanted.items():
+            check_shape(found[name], inner, f"{path}.{name}")
+    elif isinstance(wanted, list):
+        assert isinstance(found, list), path
+        assert found, path
+        for index, item in enumerate(found):
+            check_shape(item, wanted[0], f"{path}[{index}]")
+    elif wanted is float:
+        assert isinstance(found, int | float), path
+        assert math.isfinite(found), path
+        assert found >= 0, path
+    else:
+        assert type(found) is wanted, path
+
+
+@pytest.mark.slow
+def test_a_second_of_each_benchmark(tmp_path: Path) -> None:
+    """``khala bench --smoke`` prints both reports, complete, and leaves nothing running."""
+    done = subprocess.run(
+        [sys.executable, "-m", "khala.cli", "bench", "--smoke"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    document: Mapping[str, Any] = json.loads(done.stdout)
+    assert document.keys() == {"benchmark", "results"}
+    fanout, append = document["results"]
+    if shutil.which("cc") or shutil.which("gcc"):
+        check_shape(fanout, FANOUT)
+        assert (fanout["benchmark"], len(fanout["results"])) == ("fanout", 1)
+    else:
+        assert fanout == {"benchmark": "fanout", "skipped": "no C compiler (cc or gcc) on PATH"}
+    check_shape(append, APPEND)
+    assert append["benchmark"] == "append"
+    (result,) = append["results"]
+    assert result["api"]["acks_checked"] >= result["batch_events"] * result["connections"]
+    assert result["api"]["events_per_s"]["count"] == 1
+    durable = {append["environment"]["postgresql"][name] for name in ("fsync", "synchronous_commit")}
+    assert durable == {"on"}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_system_that_does_not_start_is_said_in_its_own_words(tmp_path: Path) -> None:
+    """A benchmark without a system ends with the reason, not with a time-out."""
+    with (
+        pytest.raises(SystemFailedError, match=r"runtime\.nonsense"),
+        running_system_under_test(tmp_path, config="[runtime]\nnonsense = 1\n"),
+    ):
+        pytest.fail("it started")
