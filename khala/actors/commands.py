@@ -44,7 +44,7 @@ from khala_contracts.topics import TopicInvalid, parse_topic
 if TYPE_CHECKING:
     from khala.actors.connection import Connection
     from khala.actors.registry import TopicRegistry
-    from khala.actors.topic import TopicActor
+    from khala.actors.topic import ReadStart, TopicActor
     from khala.core.classification import Observation, SubscriptionStart
     from khala.core.counters import NodeCounters
     from khala.core.limits import NodeLimits
@@ -173,7 +173,7 @@ class ClientCommands:
             for one in asked:
                 # Not a comprehension: what was opened before a failure must be released.
                 opened.append(await self.topics.open(one.parsed))  # noqa: PERF401
-            heads_before = [topic.head_seq for topic in opened]
+            since = [topic.begin_read() for topic in opened]
             try:
                 observed = await self.journal.observe([_observe_at(one) for one in asked])
             except JournalUnavailableError as exc:
@@ -185,8 +185,8 @@ class ClientCommands:
                         retry_after_ms=round(exc.retry_after_s * 1000),
                     )
                 return
-            for one, topic, seen, head in zip(asked, opened, observed, heads_before, strict=True):
-                self._answer(connection, one, topic, seen, head_before=head)
+            for one, topic, seen, start in zip(asked, opened, observed, since, strict=True):
+                self._answer(connection, one, topic, seen, since=start)
         finally:
             for topic in opened:
                 self.topics.release(topic)
@@ -219,7 +219,7 @@ class ClientCommands:
         topic: TopicActor,
         seen: ObservedTopic,
         *,
-        head_before: int,
+        since: ReadStart,
     ) -> None:
         """Give the one answer to one topic; nothing awaits from here to its end."""
         claims = connection.claims
@@ -230,7 +230,10 @@ class ClientCommands:
             connection.remove_subscription(name)
             self._deny(connection, name, reason_codes.FORBIDDEN)
             return
-        topic.learn(observation, head_before=head_before)
+        if not topic.learn(observation, since):
+            # The journal was restored meanwhile; the answer is about what was before.
+            self._refuse(connection, name, reason_codes.UNAVAILABLE, retry_after_ms=1000)
+            return
         running = connection.subscriptions.get(name)
         if running is not None and running.start == asked.start:
             connection.push_control(subscribed_of(running, observation))

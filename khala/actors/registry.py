@@ -197,7 +197,7 @@ class TopicRegistry:
         if not asked:
             self.checked_at = trio.current_time()
             return
-        heads_before = [topic.head_seq for topic in asked]
+        since = [topic.begin_read() for topic in asked]
         try:
             observations = await self._journal.read_heads([t.parsed.name for t in asked])
         except JournalUnavailableError:
@@ -205,12 +205,12 @@ class TopicRegistry:
             return
         self._counters.position_checks += 1
         self.checked_at = trio.current_time()
-        for topic, head_before, seen in zip(asked, heads_before, observations, strict=True):
+        for topic, start, seen in zip(asked, since, observations, strict=True):
             if self._topics.get(topic.parsed.name) is not topic:
                 continue  # stopped while the journal answered; its window is accounted for already
-            topic.learn(seen, head_before=head_before)
-            topic.check_rights(seen)
-            topic.end_below_floor(seen)
+            if topic.learn(seen, start):
+                topic.check_rights(seen)
+                topic.end_below_floor(seen)
 
     async def run_linger(self) -> None:
         """Stop topics that nobody has followed for ``topic_linger_s``."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+import attrs
 import trio
 
 from khala.core.access_policy import is_allowed
@@ -63,6 +64,14 @@ class WindowBudget(Protocol):
 
     def grew(self, topic: TopicActor, byte_count: int) -> None:
         """Account for a change of one window, perhaps dropping the oldest frames of others."""
+
+
+@attrs.frozen(eq=False)
+class ReadStart:
+    """Where a topic stood when a read of the journal began; its answer is compared with this."""
+
+    head_seq: int
+    history: object
 
 
 class TopicActor:
@@ -126,29 +135,40 @@ class TopicActor:
         """Whether a head has been learned."""
         return bool(self.lineage)
 
-    def learn(self, observation: Observation, *, head_before: int) -> None:
+    def begin_read(self) -> ReadStart:
+        """Note where the topic stands; to be called before the read whose answer ``learn`` takes."""
+        return ReadStart(self.window.head_seq, self.history)
+
+    def learn(self, observation: Observation, since: ReadStart) -> bool:
         """Take what the journal says: the first head, a newer head, or another history.
 
         Args:
-            observation: Read after the caller noted ``head_before``.
-            head_before: Our head before that read. Whatever we hold was committed and visible
-                before it reached us, so a journal whose head is below it is another history.
+            observation: Read after ``since`` was noted.
+            since: Whatever we held then was committed and visible before it reached us, so a
+                journal whose head is below it is another history.
+
+        Returns:
+            False, and nothing was done, if the history changed while the answer was on its way:
+            an answer from before the change would undo it.
         """
+        if since.history is not self.history:
+            return False
         if not self.is_initialised:
             self.lineage = observation.lineage
             self.window.reset(observation.head_seq, observation.head_chain)
             self._known_head = observation.head_seq
             self._initialised.set()
-            return
-        if self._contradicts(observation, head_before):
+            return True
+        if self._contradicts(observation, since.head_seq):
             self._start_over(observation)
-            return
+            return True
         if observation.head_seq > self._known_head:
             self._known_head = observation.head_seq
         if self._known_head > self.window.head_seq and self._heal_at is None:
             # The record is probably on its way; a read is only due if it does not arrive.
             self._heal_at = trio.current_time() + self._limits.heal_delay_s
             self._wake.set()
+        return True
 
     def check_rights(self, observation: Observation) -> None:
         """End the subscriptions whose right no longer holds on the head row."""

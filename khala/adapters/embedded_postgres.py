@@ -71,6 +71,8 @@ PORT_TRIES: Final = 5
 # `khala up` must end within 5 s of Ctrl-C, and 2 s of that belong to the services.
 UP_FAST_STOP_S: Final = 1.5
 UP_QUIT_STOP_S: Final = 0.5
+# A killed process ends as soon as the kernel gets to it; only then may its directory be used again.
+KILL_WAIT_S: Final = 10.0
 # Rotated at start only; PostgreSQL logs warnings and errors, about nothing on a healthy system.
 LOG_MAX_BYTES: Final = 16 * 1024 * 1024
 WATCH_S: Final = 0.5
@@ -174,7 +176,7 @@ def stop_server(
     for stop_signal, patience_s in (
         (signal.SIGINT, fast_stop_s),
         (signal.SIGQUIT, quit_stop_s),
-        (signal.SIGKILL, quit_stop_s),
+        (signal.SIGKILL, KILL_WAIT_S),
     ):
         if server.process.poll() is not None:
             break

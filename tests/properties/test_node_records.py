@@ -16,7 +16,13 @@ import attrs
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from trio.testing import MockClock
 
 from khala.core.limits import NodeLimits
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TOPIC = run_topic()
-MAX_HELD, MAX_HELD_BYTES = 3, 400
+MAX_HELD, MAX_HELD_BYTES = 2, 400
 
 
 class RecordsMachine(RuleBasedStateMachine):
@@ -46,9 +52,7 @@ class RecordsMachine(RuleBasedStateMachine):
     def take(self, record: FanoutRecord) -> RecordDecision:
         """Do what a topic does with one record."""
         head = len(self.applied)
-        decision = decide_record(
-            record, lineage=LINEAGE, head_seq=head, head_chain=self.log.chains[head]
-        )
+        decision = decide_record(record, lineage=LINEAGE, head_seq=head, head_chain=self.log.chains[head])
         if decision is RecordDecision.APPLY:
             self.applied += record.entries
         elif decision is RecordDecision.HOLD:
@@ -134,7 +138,9 @@ ACTIONS = st.one_of(
 )
 
 
-async def _act(node: NodeUnderTest, log: TopicLog, delayed: list[FanoutRecord], action: Sequence[object]) -> None:
+async def _act(
+    node: NodeUnderTest, log: TopicLog, delayed: list[FanoutRecord], action: Sequence[object]
+) -> None:
     """Let one thing happen."""
     match action:
         case ("commit", int(count), fate):

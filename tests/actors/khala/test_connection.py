@@ -381,7 +381,7 @@ async def test_json_and_binary_receive_the_same(autojump_clock: MockClock) -> No
     log = log_of(TOPIC, 10, payload=bytes(range(256)))
     async with open_node(log) as node:
         clients = [await node.follow(TOPIC, is_text=is_text) for is_text in (False, True, True)]
-        await node.commit(log, 3, payload=b"\x00\xff\"\\")
+        await node.commit(log, 3, payload=b'\x00\xff"\\')
         for client in clients:
             assert client.seqs(TOPIC) == up_to(13)
             assert client.transcript.topics[TOPIC.name].chain == log.chains[13]
@@ -437,7 +437,9 @@ async def test_the_reader_goes_on_during_a_long_replay(autojump_clock: MockClock
 
 
 @pytest.mark.parametrize("is_text", [False, True])
-async def test_many_subscribes_of_a_client_that_reads_slowly(autojump_clock: MockClock, is_text: bool) -> None:
+async def test_many_subscribes_of_a_client_that_reads_slowly(
+    autojump_clock: MockClock, is_text: bool
+) -> None:
     """256 subscribes sent at once over a slow link: the answers wait, nobody is a slow consumer."""
     topics = [run_topic(number) for number in range(256)]
     logs = [log_of(topic, 20, payload=bytes(300)) for topic in topics]

@@ -123,9 +123,7 @@ async def open_listener(limits: NodeLimits | None = None) -> AsyncIterator[Liste
         make_peer=make_peer,
         log=log,
     )
-    under_test = ListenerUnderTest(
-        listener, QueueAcceptor.with_backlog(), counters, log, trio.Event(), peers
-    )
+    under_test = ListenerUnderTest(listener, QueueAcceptor.with_backlog(), counters, log, trio.Event(), peers)
 
     async def serve() -> None:
         await listener.serve(under_test.acceptor, under_test.drain)

@@ -118,7 +118,8 @@ async def test_cursors_on_both_sides(autojump_clock: MockClock, seq: int, reason
 
 
 @pytest.mark.parametrize(
-    "cursor", [CursorStart(5, OTHER_LINEAGE), CursorStart(5, LINEAGE, bytes(32)), CursorStart(0, OTHER_LINEAGE)]
+    "cursor",
+    [CursorStart(5, OTHER_LINEAGE), CursorStart(5, LINEAGE, bytes(32)), CursorStart(0, OTHER_LINEAGE)],
 )
 async def test_cursors_of_another_history(autojump_clock: MockClock, cursor: CursorStart) -> None:
     """INV-6: another lineage, or another chain at the seq, is lineage_mismatch."""

@@ -153,12 +153,49 @@ async def test_a_heal_in_flight_over_a_change_of_history(autojump_clock: MockClo
         restored = node.journal.restore(log, 10, lineage=OTHER_LINEAGE)
         await trio.sleep(CHECKED_S)
         assert client.take(StaleCursor).lineage == OTHER_LINEAGE
-        node.journal.open_gate("read_page")
         client.subscribe(TOPIC, start=SubscribeFrom.NOW)
         await node.settle()
+        node.journal.open_gate("read_page")
+        await node.settle()
+        assert client.take_all(StaleCursor) == []
         await node.publish(restored.append(1, payload=b"new eleventh"))
         assert client.seqs(TOPIC) == [11]
         assert client.transcript.topics[TOPIC.name].chain == restored.chains[11]
+
+
+async def test_a_check_in_flight_over_a_change_of_history(autojump_clock: MockClock) -> None:
+    """A position check that began before the change does not undo it for those who came after."""
+    log = log_of(TOPIC, 10)
+    async with open_node(log) as node:
+        await node.follow(TOPIC)
+        node.journal.hold("read_heads")
+        await trio.sleep(CHECKED_S)
+        node.journal.restore(log, 8, lineage=OTHER_LINEAGE)
+        new = await node.follow(TOPIC)
+        assert new.seqs(TOPIC) == up_to(8)
+        node.journal.open_gate("read_heads")
+        await node.settle()
+        assert new.take_all(StaleCursor) == []
+        assert not _ended(new)
+
+
+async def test_a_subscribe_in_flight_over_a_change_of_history(autojump_clock: MockClock) -> None:
+    """A subscribe that was observed before the change is asked to come again; it is not served from it."""
+    log = log_of(TOPIC, 10)
+    async with open_node(log) as node:
+        await node.follow(TOPIC)
+        node.journal.hold("observe")
+        late = await node.follow(TOPIC)
+        restored = node.journal.restore(log, 8, lineage=OTHER_LINEAGE)
+        await trio.sleep(CHECKED_S)
+        node.journal.open_gate("observe")
+        await node.settle()
+        error = late.take(ErrorMessage)
+        assert (error.code, error.topic, error.retry_after_ms) == ("unavailable", TOPIC.name, 1000)
+        late.subscribe(TOPIC)
+        await node.settle()
+        assert late.seqs(TOPIC) == up_to(8)
+        assert late.transcript.topics[TOPIC.name].chain == restored.chains[8]
 
 
 @pytest.mark.parametrize("lineage", [None, OTHER_LINEAGE])
@@ -253,7 +290,7 @@ async def test_another_history_during_a_yield_of_fan_out(autojump_clock: MockClo
 
         async def change() -> None:
             await trio.lowlevel.checkpoint()
-            topic.learn(restored.observe(), head_before=topic.head_seq)
+            topic.learn(restored.observe(), topic.begin_read())
 
         crowd[31][1].on_send = lambda: node.nursery.start_soon(change)
         await node.commit(log)
@@ -343,6 +380,7 @@ async def test_the_floor_and_a_stalled_subscriber(
         assert client.connection.subscriptions[TOPIC.name].position == 11  # it is in the remainder
         log.floor_seq = floor
         await trio.sleep(CHECKED_S)
+        assert (TOPIC.name in client.connection.subscriptions) is not is_stale
         transport.resume()
         await trio.sleep(CHECKED_S)
         assert len(client.take_all(StaleCursor)) == int(is_stale)

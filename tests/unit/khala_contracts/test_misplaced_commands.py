@@ -38,7 +38,9 @@ def test_an_append_is_told_from_a_hello(message: m.AppendEventsRequest) -> None:
     assert not is_append(unknown.SerializeToString())
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"\x0a", b"\x0b", b"\x0a\x7f\x0a", b"{}", b"\x22\x03\x0a\x01\xff"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff", b"\x0a", b"\x0b", b"\x0a\x7f\x0a", b"{}", b"\x22\x03\x0a\x01\xff"]
+)
 def test_noise_is_no_command(data: bytes) -> None:
     """Nothing, cut off, a group, text, bad UTF-8."""
     assert not is_command(data)
