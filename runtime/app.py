@@ -1,9 +1,9 @@
 """Composition root of the runtime: adapters into actors into routes, and their lifetimes.
 
 Started by `khala up` (inside its own nursery and asyncio loop) or `python -m runtime serve`. Start order:
-configuration judged, pool and control client opened, authority taken (generation and lineage), relay and
-appender running, port bound. Leaving is the reverse: the port closes, requests in flight are answered,
-then the writers stop, then what still waits for nodes is dropped (they find it in the journal).
+configuration judged, pool and control client opened, port bound (not ready), authority taken (generation
+and lineage), relay and appender running. Leaving is the reverse: the port closes, requests in flight are
+answered, then the writers stop, then what still waits for nodes is dropped (they find it in the journal).
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ from runtime.adapters.principals_http import HttpPrincipalResolver
 from runtime.core.rate_limit import RateLimiter, rates_of
 
 if TYPE_CHECKING:
+    from quart_trio import QuartTrio
+
     from fanout_drivers.base import FanoutDriver
+    from khala_service.adapters.http_client import ServiceHttpClient
+    from khala_service.adapters.postgres import PostgresPool
     from khala_service.adapters.postgres_migrations import MigrationReport
     from khala_service.config import Secret
     from khala_service.http_edge import ReadyCheck
@@ -81,23 +85,20 @@ async def serve_runtime(
 ) -> None:
     """Serve the runtime; start it with ``nursery.start`` inside ``open_asyncio_loop``.
 
-    Waits, not listening, until the database is there and migrated: before that it has no authority
-    to accept anything under.
+    Listens at once and says that it is not ready until the database is there, migrated, and ours to
+    write; before that no command is accepted, because there is no generation to commit under.
 
     Args:
         config: Validated configuration.
         driver: Carries news of commits to the nodes.
         drain: Set it to become not ready, finish requests and return; None: until cancelled.
         clock: Wall time; the system's if None.
-        task_status: Started with the bound port once requests are answered.
+        task_status: Started with the bound port once commands are accepted (or it drains before).
 
     Raises:
         OSError: The address cannot be bound.
     """
     draining = drain if drain is not None else trio.Event()
-    wall = clock or SystemClock()
-    registry = MetricsRegistry("runtime")
-    ids = SystemIds()
     async with (
         open_pool(
             config.database_dsn,
@@ -109,58 +110,99 @@ async def serve_runtime(
         ) as control,
         trio.open_nursery() as services,
     ):
-        pool.watch(registry)
-        store = PostgresJournalStore(pool)
-        authority = await _take_authority(store, ids)
-        metrics = RuntimeMetrics(registry)
-        relay = Relay(
-            driver,
-            RecordSigner(config.fanout_key_id, config.fanout_key_bytes()),
-            lineage=authority.lineage,
-            clock=wall,
-            metrics=metrics,
-            bytes_max=config.limits.relay_bytes_max,
-        )
-        limiter = RateLimiter(rates_of(TOPIC_CLASSES, config.publish_rate_per_s))
-        appender = Appender(
-            store, relay, authority=authority, limits=config.limits, limiter=limiter, metrics=metrics
-        )
-        _watch(metrics, appender, relay, authority)
-        commands = RunCommands(
-            store=store,
-            appender=appender,
-            directory=RunDirectory(store),
-            limiter=limiter,
-            limits=config.limits,
-            ids=ids,
-        )
-        app = make_runtime_app(
-            resolver=HttpPrincipalResolver(control, wall),
-            commands=commands,
-            reads=RunReads(store=store, limits=config.limits),
-            controls=ServiceCredentials({"control": config.control_credential}),
-            limits=config.limits,
-            ids=ids,
-            metrics=registry,
-            ready_checks=_ready_checks(store, appender, draining),
-        )
-        await services.start(relay.serve)
-        await services.start(appender.serve)
-        await services.start(GenerationWatch(store, appender, authority).serve)
-        await services.start(KeyCleaner(store).serve)
+        parts = _make_parts(config, pool=pool, driver=driver, clock=clock or SystemClock())
+        app = _make_app(config, parts, control=control, clock=clock or SystemClock(), draining=draining)
         async with trio.open_nursery() as accepting:
             port = await accepting.start(
                 partial(serve, app, host=config.host, port=config.port, shutdown=draining)
             )
-            _log.info(
-                "runtime_started", port=port, generation=authority.generation, lineage=authority.lineage
-            )
+            _log.info("runtime_listening", port=port)
+            authority = await _take_authority(parts, draining)
+            if authority is not None:
+                await services.start(parts.relay.serve)
+                await services.start(parts.appender.serve, authority)
+                await services.start(GenerationWatch(parts.store, parts.appender, authority).serve)
+                await services.start(KeyCleaner(parts.store).serve)
+                _log.info("runtime_started", generation=authority.generation, lineage=authority.lineage)
             task_status.started(RuntimeEndpoints(port=port))
         services.cancel_scope.cancel()
 
 
-async def _take_authority(store: JournalStore, ids: SystemIds) -> Authority:
-    """Return our authority, waiting for a database that is away or not migrated yet."""
+@attrs.frozen
+class _Parts:
+    """What the tasks and the routes are made of."""
+
+    store: JournalStore
+    relay: Relay
+    appender: Appender
+    limiter: RateLimiter
+    ids: SystemIds
+    registry: MetricsRegistry
+    metrics: RuntimeMetrics
+
+
+def _make_parts(config: RuntimeConfig, *, pool: PostgresPool, driver: FanoutDriver, clock: Clock) -> _Parts:
+    registry = MetricsRegistry("runtime")
+    pool.watch(registry)
+    metrics = RuntimeMetrics(registry)
+    store = PostgresJournalStore(pool)
+    relay = Relay(
+        driver,
+        RecordSigner(config.fanout_key_id, config.fanout_key_bytes()),
+        clock=clock,
+        metrics=metrics,
+        bytes_max=config.limits.relay_bytes_max,
+    )
+    limiter = RateLimiter(rates_of(TOPIC_CLASSES, config.publish_rate_per_s))
+    appender = Appender(store, relay, limits=config.limits, limiter=limiter, metrics=metrics)
+    parts = _Parts(store, relay, appender, limiter, SystemIds(), registry, metrics)
+    _watch(parts)
+    return parts
+
+
+def _make_app(
+    config: RuntimeConfig, parts: _Parts, *, control: ServiceHttpClient, clock: Clock, draining: trio.Event
+) -> QuartTrio:
+    commands = RunCommands(
+        store=parts.store,
+        appender=parts.appender,
+        directory=RunDirectory(parts.store),
+        limiter=parts.limiter,
+        limits=config.limits,
+        ids=parts.ids,
+        metrics=parts.metrics,
+    )
+    return make_runtime_app(
+        resolver=HttpPrincipalResolver(control, clock),
+        commands=commands,
+        reads=RunReads(store=parts.store, limits=config.limits),
+        controls=ServiceCredentials({"control": config.control_credential}),
+        limits=config.limits,
+        ids=parts.ids,
+        metrics=parts.registry,
+        ready_checks=_ready_checks(parts.store, parts.appender, draining),
+    )
+
+
+async def _take_authority(parts: _Parts, draining: trio.Event) -> Authority | None:
+    """Return our authority, waiting for a database that is away or not migrated yet.
+
+    None: asked to drain before that.
+    """
+    authority: Authority | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def stop_waiting() -> None:
+            await draining.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(stop_waiting)
+        authority = await _wait_authority(parts.store, parts.ids)
+        nursery.cancel_scope.cancel()
+    return authority
+
+
+async def _wait_authority(store: JournalStore, ids: SystemIds) -> Authority:
     holder = f"{socket.gethostname()}:{os.getpid()}"
     reason = ""
     while True:
@@ -186,7 +228,9 @@ def _ready_checks(store: JournalStore, appender: Appender, draining: trio.Event)
         return await store.check()
 
     async def holds_generation() -> str | None:
-        return "superseded" if appender.is_superseded else None
+        if appender.is_superseded:
+            return "superseded"
+        return None if appender.authority is not None else "not_taken"
 
     async def has_writers() -> str | None:
         return None if appender.is_running else "stopped"
@@ -199,7 +243,8 @@ def _ready_checks(store: JournalStore, appender: Appender, draining: trio.Event)
     }
 
 
-def _watch(metrics: RuntimeMetrics, appender: Appender, relay: Relay, authority: Authority) -> None:
+def _watch(parts: _Parts) -> None:
+    metrics, appender, relay = parts.metrics, parts.appender, parts.relay
     metrics.watch(
         "khala_runtime_inbox_requests", "Requests waiting for a commit.", lambda: appender.inbox_requests
     )
@@ -210,5 +255,7 @@ def _watch(metrics: RuntimeMetrics, appender: Appender, relay: Relay, authority:
         "khala_runtime_relay_bytes", "Bytes of copies waiting for the driver.", lambda: relay.waiting_bytes
     )
     metrics.watch(
-        "khala_runtime_generation", "Generation that this process writes under.", lambda: authority.generation
+        "khala_runtime_generation",
+        "Generation that this process writes under; 0 before it has one.",
+        lambda: appender.authority.generation if appender.authority else 0,
     )

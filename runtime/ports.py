@@ -227,7 +227,7 @@ class PrincipalResolver(Protocol):
 
 
 class AppendMetrics(Protocol):
-    """What the appender reports."""
+    """What commands, the appender and the relay report."""
 
     def committed(self, *, requests: int, events: int, duplicates: int, duration_s: float) -> None:
         """Count one committed batch."""

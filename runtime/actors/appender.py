@@ -117,14 +117,14 @@ class Appender:
         store: JournalStore,
         relay: Relay,
         *,
-        authority: Authority,
         limits: RuntimeLimits,
         limiter: RateLimiter,
         metrics: AppendMetrics,
     ) -> None:
         self._store = store
         self._relay = relay
-        self._authority = authority
+        # None: not serving. Nothing may be accepted without a generation to commit under.
+        self._authority: Authority | None = None
         self._limits = limits
         self._limiter = limiter
         self._metrics = metrics
@@ -133,6 +133,11 @@ class Appender:
         self._inbox_bytes = 0
         self._is_superseded = False
         self._running = 0
+
+    @property
+    def authority(self) -> Authority | None:
+        """What is committed under; None while not serving."""
+        return self._authority
 
     @property
     def is_superseded(self) -> bool:
@@ -157,19 +162,22 @@ class Appender:
     def supersede(self) -> None:
         """Stop accepting: another runtime has taken over."""
         if not self._is_superseded:
-            _log.error("superseded", generation=self._authority.generation)
+            _log.error("superseded", generation=self._authority.generation if self._authority else 0)
         self._is_superseded = True
 
     async def submit(self, submission: Submission) -> tuple[Outcome, ...]:
         """Return the outcome of each request, once it is durable or known not to be.
 
         Raises:
-            Unavailable: the inbox is full (retry after ``retry_after_s``), the database does not
-                answer in ``commit_deadline_s``; ``outcome_unknown`` if it may be committed.
+            Unavailable: not serving (yet, or any more), the inbox is full (retry after
+                ``retry_after_s``), the database does not answer in ``commit_deadline_s``;
+                ``outcome_unknown`` if it may be committed.
         Cancellation: only stops the waiting; the submission is decided and committed all the same.
         """
         if self._is_superseded:
             return _all_refused(submission, _SUPERSEDED)
+        if self._authority is None:
+            raise Unavailable("not_serving")
         count = len(submission.requests)
         if (
             self._inbox_requests + count > self._limits.inbox_requests_max
@@ -183,27 +191,35 @@ class Appender:
         writer.inbox.append(waiting)
         writer.has_work.set()
         await waiting.answered.wait()
-        if waiting.error is not None:
-            raise waiting.error
+        error = waiting.error
+        if error is not None:
+            # Its own instance for each caller: a batch shares the original.
+            raise Unavailable(
+                error.reason, error.retry_after_s, outcome_unknown=error.outcome_unknown
+            ) from error
         return waiting.outcomes
 
-    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Commit what is submitted, until cancelled.
+    async def serve(
+        self, authority: Authority, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Accept, and commit under this authority, until cancelled.
 
         Cancellation: a batch in flight is rolled back or its COMMIT awaited; what still waits is
         answered with Unavailable.
         """
+        self._authority = authority
         try:
             async with trio.open_nursery() as nursery:
                 for writer in self._writers:
-                    nursery.start_soon(self._serve_writer, writer)
+                    nursery.start_soon(self._serve_writer, writer, authority)
                 task_status.started()
         finally:
+            self._authority = None
             for writer in self._writers:
                 while writer.inbox:
                     self._settle(writer.inbox.popleft(), error=Unavailable("draining"))
 
-    async def _serve_writer(self, writer: _Writer) -> None:
+    async def _serve_writer(self, writer: _Writer, authority: Authority) -> None:
         self._running += 1
         batch: list[_Waiting] = []
         try:
@@ -211,16 +227,16 @@ class Appender:
                 while True:
                     await writer.wait_work()
                     batch = take_batch(writer.inbox, self._limits)
-                    await self._commit(writer, batch)
+                    await self._commit(writer, authority, batch)
         finally:
             self._running -= 1
             # Cancelled between two attempts nobody knows what the first one did.
             for waiting in batch:
                 self._settle(waiting, error=Unavailable("draining", outcome_unknown=True))
 
-    async def _commit(self, writer: _Writer, batch: list[_Waiting]) -> None:
+    async def _commit(self, writer: _Writer, authority: Authority, batch: list[_Waiting]) -> None:
         """Answer every entry of the batch: together, or one request at a time if that fails."""
-        together = await self._try_until_known(writer, [waiting.submission for waiting in batch])
+        together = await self._try_until_known(writer, authority, [waiting.submission for waiting in batch])
         if isinstance(together, list):
             for waiting, outcomes in zip(batch, together, strict=True):
                 self._settle(waiting, outcomes)
@@ -228,12 +244,14 @@ class Appender:
             for waiting in batch:
                 self._settle(waiting, together.outcomes_for(waiting.submission), error=together.error)
         else:
-            await self._commit_singly(writer, batch)
+            await self._commit_singly(writer, authority, batch)
 
-    async def _commit_singly(self, writer: _Writer, batch: list[_Waiting]) -> None:
+    async def _commit_singly(self, writer: _Writer, authority: Authority, batch: list[_Waiting]) -> None:
         """Run the requests of a failed batch one at a time, so that only the culprit fails."""
-        # A head that somebody holds would cost its lock time-out again for each of its requests.
+        # Heads that somebody holds would cost their lock time-out again for each of their requests,
+        # and a database that went away the whole deadline: both fail the rest without a try.
         stuck: dict[TopicName, _Failure] = {}
+        away: _Failure | None = None
         for waiting in batch:
             outcomes: list[Outcome] = []
             error: Unavailable | None = None
@@ -241,21 +259,26 @@ class Appender:
                 if outcomes and isinstance(outcomes[-1], Refused | Skipped):
                     outcomes.append(Skipped())
                     continue
-                result = stuck.get(request.first_topic) or await self._try_until_known(
-                    writer, [Submission((request,))]
-                )
+                known = away or stuck.get(request.first_topic)
+                result = known or await self._try_until_known(writer, authority, [Submission((request,))])
                 if isinstance(result, list):
                     outcomes += result[0]
-                elif result.refusal is not None:
+                    continue
+                if result.refusal is not None:
                     outcomes.append(result.refusal)
+                    continue
+                error = result.error
+                assert error is not None
+                untried = _Failure(error=Unavailable(error.reason, error.retry_after_s))
+                if error.reason in _WAITED_TOO_LONG:
+                    stuck[request.first_topic] = untried
                 else:
-                    error = result.error
-                    stuck[request.first_topic] = result
-                    break
+                    away = untried
+                break
             self._settle(waiting, outcomes, error=error)
 
     async def _try_until_known(
-        self, writer: _Writer, submissions: list[Submission]
+        self, writer: _Writer, authority: Authority, submissions: list[Submission]
     ) -> list[list[Outcome]] | _Failure:
         """Return the outcomes of each submission, or why there are none.
 
@@ -270,7 +293,7 @@ class Appender:
         while True:
             tries += 1
             try:
-                return await self._attempt(writer, submissions)
+                return await self._attempt(writer, authority, submissions)
             except Superseded:
                 self.supersede()
                 if is_unknown:
@@ -297,18 +320,20 @@ class Appender:
                 await trio.sleep(delay_s)
                 delay_s = min(2 * delay_s, RETRY_MAX_S)
 
-    async def _attempt(self, writer: _Writer, submissions: list[Submission]) -> list[list[Outcome]]:
+    async def _attempt(
+        self, writer: _Writer, authority: Authority, submissions: list[Submission]
+    ) -> list[list[Outcome]]:
         """Run one transaction and hand on what it committed."""
         started = trio.current_time()
-        batch = BatchCommit(submissions, limiter=self._limiter, now=started, lineage=self._authority.lineage)
+        batch = BatchCommit(submissions, limiter=self._limiter, now=started, lineage=authority.lineage)
         if writer.connection is None:
             writer.connection = await writer.stack.enter_async_context(
-                self._store.open_writer(self._authority.generation)
+                self._store.open_writer(authority.generation)
             )
         await writer.connection.commit_batch(batch)
         # No await from here: what is committed is handed on and answered, also if we are cancelled.
         batch.take_tokens()
-        self._relay.offer(batch.committed)
+        self._relay.offer(batch.committed, lineage=authority.lineage)
         outcomes = batch.outcomes()
         self._metrics.committed(
             requests=sum(len(group) for group in outcomes),

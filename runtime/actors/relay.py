@@ -52,6 +52,7 @@ class _News:
 
     copies: list[CommittedTopic]
     size_bytes: int
+    lineage: Lineage
     seen_at_us: int
     hint: FanoutRecord | None = None
 
@@ -64,14 +65,12 @@ class Relay:
         driver: FanoutDriver,
         signer: RecordSigner,
         *,
-        lineage: Lineage,
         clock: Clock,
         metrics: AppendMetrics,
         bytes_max: int,
     ) -> None:
         self._driver = driver
         self._signer = signer
-        self._lineage = lineage
         self._clock = clock
         self._metrics = metrics
         self._bytes_max = bytes_max
@@ -91,11 +90,11 @@ class Relay:
         """Topics with news that wait."""
         return len(self._news)
 
-    def offer(self, committed: Sequence[CommittedTopic]) -> None:
-        """Take what one transaction committed. Never waits, never fails."""
+    def offer(self, committed: Sequence[CommittedTopic], *, lineage: Lineage) -> None:
+        """Take what one transaction committed to this lineage. Never waits, never fails."""
         seen_at_us = int(self._clock.now() * _US_PER_S)
         for commit in committed:
-            self._add(commit, seen_at_us)
+            self._add(commit, lineage, seen_at_us)
         self._has_news.set()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -115,13 +114,13 @@ class Relay:
                     self._metrics.copies_dropped(1)
                     _log.warning("publish_failed", driver=self._driver.name, reason=error.reason)
 
-    def _add(self, commit: CommittedTopic, seen_at_us: int) -> None:
+    def _add(self, commit: CommittedTopic, lineage: Lineage, seen_at_us: int) -> None:
         news = self._news.get(commit.topic)
         if news is None:
             if len(self._news) >= TOPICS_MAX:
                 self._metrics.copies_dropped(1)
                 return
-            news = self._news[commit.topic] = _News([], 0, seen_at_us)
+            news = self._news[commit.topic] = _News([], 0, lineage, seen_at_us)
         size_bytes = sum(map(len, commit.payloads))
         news.copies.append(commit)
         # Two writers may hand over the same topic's commits in the wrong order.
@@ -146,7 +145,7 @@ class Relay:
         after = commit.chains[-CHAIN_BYTES:]
         if earlier is None:
             return FanoutRecord(
-                commit.topic, self._lineage, commit.first_seq, commit.last_seq, commit.chain_before, after,
+                commit.topic, news.lineage, commit.first_seq, commit.last_seq, commit.chain_before, after,
                 (), news.seen_at_us,
             )  # fmt: skip
         if commit.last_seq <= earlier.last_seq:
@@ -156,7 +155,7 @@ class Relay:
     def _records(self, news: _News) -> Iterator[FanoutRecord]:
         if news.hint is not None:
             yield news.hint
-        yield from records_of(news.copies, lineage=self._lineage, seen_at_us=news.seen_at_us)
+        yield from records_of(news.copies, lineage=news.lineage, seen_at_us=news.seen_at_us)
 
 
 def records_of(

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from runtime.core.principals import Principal
     from runtime.core.rate_limit import RateLimiter
     from runtime.core.run_state_machine import RunState
-    from runtime.ports import Ids, JournalStore
+    from runtime.ports import AppendMetrics, Ids, JournalStore
 
 __all__ = ["Caller", "CommandRefused", "NewRunFields", "RunCommands", "Transition"]
 
@@ -109,6 +109,7 @@ class RunCommands:
         limiter: RateLimiter,
         limits: RuntimeLimits,
         ids: Ids,
+        metrics: AppendMetrics,
     ) -> None:
         self._store = store
         self._appender = appender
@@ -116,6 +117,7 @@ class RunCommands:
         self._limiter = limiter
         self._limits = limits
         self._ids = ids
+        self._metrics = metrics
 
     async def create(self, caller: Caller, fields: NewRunFields) -> bytes:
         """Make a running run and return the encoded CreateRunResponse.
@@ -273,7 +275,9 @@ class RunCommands:
         if wait_s <= 0:
             return
         if key.scope == INTERNAL_SCOPE or await self._store.read_key(key.scope, key.key) is None:
-            raise CommandRefused(refuse_rate(RUN_CLASS, wait_s))
+            refusal = refuse_rate(RUN_CLASS, wait_s)
+            self._metrics.refused(refusal.reason.name)
+            raise CommandRefused(refusal)
 
     def _key(self, caller: Caller, route: str, run_id: str, identity: bytes) -> IdempotencyKey:
         if caller.key is None:

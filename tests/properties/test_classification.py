@@ -32,7 +32,8 @@ def logs(draw: st.DrawFn) -> TopicLog:
 def starts(draw: st.DrawFn, log: TopicLog) -> SubscriptionStart:
     """Anything that the codec lets through."""
     if draw(st.integers(0, 3)) == 0:
-        return draw(st.sampled_from(SubscribeFrom))
+        word: SubscribeFrom = draw(st.sampled_from(SubscribeFrom))
+        return word
     edges = [
         0,
         log.floor_seq - 2,

@@ -151,7 +151,7 @@ class TurnsMachine(RuleBasedStateMachine):
         self.seen[new] = self.seen.pop(old)
         self.turns.add(new)
 
-    @precondition(lambda self: len(self.turns))
+    @precondition(lambda self: len(self.turns) > 0)
     @rule(count=st.integers(1, 20))
     def take(self, count: int) -> None:
         """The socket takes some chunks."""

@@ -10,6 +10,8 @@ import trio
 from hypercorn.config import Config
 from quart_trio import QuartTrio
 
+from khala_service.contained_connections import use_contained_connections
+
 # Longer than any load balancer's idle limit would be useless, shorter costs handshakes.
 KEEP_ALIVE_TIMEOUT_S: Final = 75
 # Request line and headers; a sync token is about 4 KiB.
@@ -30,7 +32,8 @@ async def serve(
 ) -> None:
     """Serve HTTP/1.1 until `shutdown`, then let requests finish for `graceful_timeout_s`.
 
-    Start it with `nursery.start`: the value is the bound port, which matters for `port` 0.
+    Start it with `nursery.start`: the value is the bound port, which matters for `port` 0. What goes
+    wrong in one connection ends that connection only. HTTP/2 is answered to clients that insist on it.
 
     Raises:
         OSError: the address is taken or not ours.
@@ -40,6 +43,7 @@ async def serve(
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     bound_port: int = listener.getsockname()[1]
+    use_contained_connections()
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = None

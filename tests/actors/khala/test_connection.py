@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -160,14 +160,14 @@ async def test_commands_may_follow_the_hello_at_once(autojump_clock: MockClock) 
         ]
 
 
-def _hello(token: str = "token-1", **changes: object) -> Hello:
-    return attrs.evolve(hello_with(token), **changes)
+def _hello(**changes: Any) -> Hello:
+    return attrs.evolve(hello_with("token-1"), **changes)
 
 
 @pytest.mark.parametrize(
     ("hello", "code", "close_code"),
     [
-        (_hello("unknown"), "token_invalid", 4502),
+        (_hello(token="unknown"), "token_invalid", 4502),
         (_hello(device_id="dev_00000009"), "token_invalid", 4502),
         (_hello(token=None, ticket="t"), "token_invalid", 4502),
         (_hello(protocol=VersionRange(2, 9)), "upgrade_required", 4504),
@@ -264,7 +264,7 @@ async def test_remainder_then_control_then_topics(autojump_clock: MockClock) -> 
         client.peer.ping(b"2")
         client.unsubscribe(OTHER_TOPIC)
         await node.settle()
-        order = []
+        order: list[type] = []
         while len(order) < 6:
             order += [type(message) for message in client.read()]
             await node.settle()

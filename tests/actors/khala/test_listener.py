@@ -63,7 +63,7 @@ class Welcoming:
     async def run(self, connection: Connection, command: Command) -> None:
         """Welcome, or crash."""
         await trio.lowlevel.checkpoint()
-        assert command
+        assert command is not None
         self.commands_run += 1
         if connection.claims is not None:
             raise ZeroDivisionError
@@ -78,7 +78,7 @@ class CrashLog:
 
     def connection_crashed(self, connection_id: str, exc: BaseException) -> None:
         """Remember it; see ConnectionLog."""
-        assert exc
+        assert exc is not None
         self.crashed.append(connection_id)
 
 

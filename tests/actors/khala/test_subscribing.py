@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -497,7 +497,7 @@ async def test_renew_replaces_the_grants(autojump_clock: MockClock) -> None:
         {"device_id": "dev_00000009"},
     ],
 )
-async def test_renew_with_somebody_elses_token(autojump_clock: MockClock, change: dict[str, str]) -> None:
+async def test_renew_with_somebody_elses_token(autojump_clock: MockClock, change: dict[str, Any]) -> None:
     """Another session, user or device is token_invalid and ends the connection."""
     async with open_node() as node:
         client = await node.connect()

@@ -8,6 +8,7 @@ import attrs
 import httpx
 import pytest
 import trio
+import trio.testing
 
 from khala_client.core.batching import BatchLimits
 from khala_client.errors import KhalaError, Unavailable
@@ -315,21 +316,30 @@ async def test_attaching_does_not_end_the_run(world: World, khala: Khala) -> Non
 
 
 async def test_what_is_left_behind_is_told(world: World, khala: Khala) -> None:
-    """An emitter that outlives the block does not hang."""
-    errors: list[KhalaError] = []
+    """Emitters that outlive the block do not hang: neither those that wait nor those that come later."""
+    errors: list[str] = []
 
     async def emit(run: Run) -> None:
         try:
             await run.emit("thought", text="late")
         except KhalaError as error:
-            errors.append(error)
+            errors.append(error.code)
 
+    created = await khala.runtime.create_run(idempotency_key="k")
     async with trio.open_nursery() as nursery:
-        async with khala.attach_run((await khala.runtime.create_run(idempotency_key="k")).run.run_id) as run:
-            pass
-        nursery.start_soon(emit, run)
-        with trio.fail_after(5):
-            while not errors:
-                run.abandon(KhalaError("unavailable", "left", retryable=True))
-                await trio.sleep(0.001)
-    assert errors[0].code == "unavailable"
+        run = Run(created.run, khala.runtime, rng=Halves(), limits=BatchLimits(queue_items_max=1))
+        for _ in range(3):
+            nursery.start_soon(emit, run)
+        await trio.testing.wait_all_tasks_blocked()
+        run.abandon(KhalaError("unavailable", "left", retryable=True))
+    await emit(run)
+    assert errors == ["unavailable"] * 4
+
+
+async def test_a_run_that_was_left_takes_nothing_more(world: World, khala: Khala) -> None:
+    """Attached, left, and used again by mistake."""
+    created = await khala.runtime.create_run(idempotency_key="k")
+    async with khala.attach_run(created.run.run_id) as run:
+        pass
+    with pytest.raises(KhalaError, match="was left"):
+        await run.emit("thought", text="late")

@@ -12,7 +12,6 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from khala_contracts import reason_codes
-from khala_contracts.topics import Lineage
 from khala_service.errors import SerializationTrouble, Unavailable
 from runtime.actors.appender import SERIALIZATION_TRIES, Appender
 from runtime.actors.relay import Relay
@@ -100,17 +99,17 @@ async def office(
     limiter = RateLimiter({"run_events": rate} if rate else {})
     authority = await memory.take_authority(holder="test", lineage_candidate=LINEAGE)
     relay = Relay(
-        driver, SIGNER, lineage=Lineage(LINEAGE), clock=FixedClock(), metrics=metrics,
+        driver, SIGNER, clock=FixedClock(), metrics=metrics,
         bytes_max=chosen.relay_bytes_max,
     )  # fmt: skip
-    appender = Appender(memory, relay, authority=authority, limits=chosen, limiter=limiter, metrics=metrics)
+    appender = Appender(memory, relay, limits=chosen, limiter=limiter, metrics=metrics)
     async with trio.open_nursery() as nursery:
         await nursery.start(relay.serve)
         stop = trio.CancelScope()
 
         async def serve(*, task_status: trio.TaskStatus[None]) -> None:
             with stop:
-                await appender.serve(task_status=task_status)
+                await appender.serve(authority, task_status=task_status)
 
         await nursery.start(serve)
         yield Office(memory, appender, driver, metrics, stop)
@@ -338,6 +337,42 @@ async def test_held_head_fails_alone(autojump_clock: MockClock) -> None:
         assert [await at.texts(run) for run in runs] == [["x", "x"]] * 2 + [[]] + [["x", "x"]] * 3
         # The batch, then the first of the two alone; the second would only wait for the lock again.
         assert at.metrics.retries.count("database_lock_timeout") == 2
+
+
+async def test_database_goes_away_in_the_middle(autojump_clock: MockClock) -> None:
+    """If the database leaves while a failed batch is run one by one, the rest does not wait in turn."""
+    limits = RuntimeLimits(commit_deadline_s=3)
+    async with office(MemoryJournalStore(commit_s=0.1), limits=limits) as at:
+        run = await at.make_run()
+        requests = [append(run, thoughts("first")), append(run, thoughts("x"), actor="\x00")]
+        requests += [append(run, thoughts(text)) for text in texts_of("t", 20)]
+
+        def go_away() -> None:
+            if len(at.store.commits) == 3:
+                at.store.unreachable_until = trio.current_time() + 1_000
+
+        at.store.after_commit = go_away
+        started = trio.current_time()
+        outcomes = await at.together(requests)
+        assert trio.current_time() - started < 2 * limits.commit_deadline_s
+        assert isinstance(outcomes[0], Appended)
+        assert isinstance(outcomes[1], Refused)
+        assert isinstance(outcomes[2], Appended)
+        errors = outcomes[3:]
+        assert all(isinstance(error, Unavailable) and not error.outcome_unknown for error in errors)
+        assert at.appender.inbox_requests == 0
+
+
+async def test_not_serving(autojump_clock: MockClock) -> None:
+    """Before it has an authority, and after it has stopped, nothing is accepted."""
+    async with office() as at:
+        run = await at.make_run()
+        at.stop.cancel()
+        await wait_all_tasks_blocked()
+        with pytest.raises(Unavailable) as refused:
+            await at.one(append(run, thoughts("x")))
+        assert refused.value.reason == "not_serving"
+        assert at.appender.authority is None
 
 
 async def test_contention_is_repeated(autojump_clock: MockClock) -> None:

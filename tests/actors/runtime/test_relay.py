@@ -67,7 +67,7 @@ async def relaying(
 ) -> AsyncIterator[tuple[Relay, RecordingDriver, CountedMetrics]]:
     """Serve a relay."""
     driver, metrics = RecordingDriver(), CountedMetrics()
-    relay = Relay(driver, SIGNER, lineage=Lineage(LINEAGE), clock=CLOCK, metrics=metrics, bytes_max=bytes_max)
+    relay = Relay(driver, SIGNER, clock=CLOCK, metrics=metrics, bytes_max=bytes_max)
     async with trio.open_nursery() as nursery:
         await nursery.start(relay.serve)
         yield relay, driver, metrics
@@ -78,7 +78,7 @@ async def test_publishes_what_was_committed() -> None:
     """A record carries the entries, the chain around them and when the commit was seen."""
     (commit,) = commits(1, 3)
     async with relaying() as (relay, driver, metrics):
-        relay.offer([commit])
+        relay.offer([commit], lineage=Lineage(LINEAGE))
         await wait_all_tasks_blocked()
         (record,) = driver.records()
         assert driver.published[0][0] == record.topic == commit.topic
@@ -95,10 +95,10 @@ async def test_offer_never_waits_and_joins_what_waits() -> None:
     made = commits(1, 1, 2, 3)
     async with relaying() as (relay, driver, _):
         driver.gate = trio.Event()
-        relay.offer(commits(2, 1))
+        relay.offer(commits(2, 1), lineage=Lineage(LINEAGE))
         await wait_all_tasks_blocked()
         for commit in made:
-            relay.offer([commit])
+            relay.offer([commit], lineage=Lineage(LINEAGE))
         assert relay.waiting_topics == 1
         assert relay.waiting_bytes == 60
         driver.gate.set()
@@ -113,9 +113,9 @@ async def test_wrong_order_is_put_right() -> None:
     """Two writers may hand over one topic's commits in the wrong order; what waits is sorted."""
     first, second, third = commits(1, 1, 1, 1)
     async with relaying() as (relay, driver, _):
-        relay.offer([third])
-        relay.offer([first])
-        relay.offer([second])
+        relay.offer([third], lineage=Lineage(LINEAGE))
+        relay.offer([first], lineage=Lineage(LINEAGE))
+        relay.offer([second], lineage=Lineage(LINEAGE))
         await wait_all_tasks_blocked()
         (record,) = driver.records()
         assert (record.first_seq, record.last_seq) == (1, 3)
@@ -125,8 +125,8 @@ async def test_a_hole_splits_the_record() -> None:
     """Commits that do not continue each other travel as records of their own."""
     first, _, third = commits(1, 1, 1, 1)
     async with relaying() as (relay, driver, _):
-        relay.offer([first])
-        relay.offer([third])
+        relay.offer([first], lineage=Lineage(LINEAGE))
+        relay.offer([third], lineage=Lineage(LINEAGE))
         await wait_all_tasks_blocked()
         assert [(record.first_seq, record.last_seq) for record in driver.records()] == [(1, 1), (3, 3)]
         assert driver.records()[1].chain_before == third.chain_before
@@ -139,7 +139,7 @@ async def test_bytes_are_bounded(bytes_max: int, hints: int) -> None:
     async with relaying(bytes_max=bytes_max) as (relay, driver, metrics):
         driver.gate = trio.Event()
         for commit in made:
-            relay.offer([commit])
+            relay.offer([commit], lineage=Lineage(LINEAGE))
         assert relay.waiting_bytes == (0 if hints else 60)
         driver.gate.set()
         await wait_all_tasks_blocked()
@@ -157,7 +157,7 @@ async def test_hint_goes_on_growing() -> None:
     async with relaying(bytes_max=30) as (relay, driver, metrics):
         driver.gate = trio.Event()
         for commit in made:
-            relay.offer([commit])
+            relay.offer([commit], lineage=Lineage(LINEAGE))
         assert relay.waiting_bytes == 0
         driver.gate.set()
         await wait_all_tasks_blocked()
@@ -170,10 +170,10 @@ async def test_topics_are_bounded() -> None:
     """News of more topics than TOPICS_MAX are dropped and counted."""
     async with relaying(bytes_max=1 << 30) as (relay, driver, metrics):
         driver.gate = trio.Event()
-        relay.offer(commits(0, 1))
+        relay.offer(commits(0, 1), lineage=Lineage(LINEAGE))
         await wait_all_tasks_blocked()
         for number in range(1, TOPICS_MAX + 3):
-            relay.offer(commits(number, 1))
+            relay.offer(commits(number, 1), lineage=Lineage(LINEAGE))
         assert relay.waiting_topics == TOPICS_MAX
         assert metrics.dropped == 2
 
@@ -182,8 +182,8 @@ async def test_driver_that_is_away() -> None:
     """A publish that fails is counted and the next one is tried; nobody is told twice."""
     async with relaying() as (relay, driver, metrics):
         driver.failures = 1
-        relay.offer(commits(1, 1))
-        relay.offer(commits(2, 1))
+        relay.offer(commits(1, 1), lineage=Lineage(LINEAGE))
+        relay.offer(commits(2, 1), lineage=Lineage(LINEAGE))
         await wait_all_tasks_blocked()
         assert [record.topic for record in driver.records()] == [topic_of(2)]
         assert metrics.dropped == 1

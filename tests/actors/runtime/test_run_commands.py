@@ -12,7 +12,7 @@ import trio
 from khala_contracts import http_messages as m
 from khala_contracts import reason_codes
 from khala_contracts.kinds import decode_payload
-from khala_contracts.topics import Lineage, format_run_events
+from khala_contracts.topics import format_run_events
 from runtime.actors.appender import Appender
 from runtime.actors.relay import Relay
 from runtime.actors.run_commands import Caller, CommandRefused, NewRunFields, RunCommands, Transition
@@ -80,11 +80,9 @@ async def desk(*, rate: Rate | None = None) -> AsyncIterator[Desk]:
     """Serve commands on a fake store."""
     store, metrics = MemoryJournalStore(), CountedMetrics()
     authority = await store.take_authority(holder="test", lineage_candidate=LINEAGE)
-    relay = Relay(
-        RecordingDriver(), SIGNER, lineage=Lineage(LINEAGE), clock=FixedClock(), metrics=metrics, bytes_max=1
-    )
+    relay = Relay(RecordingDriver(), SIGNER, clock=FixedClock(), metrics=metrics, bytes_max=1)
     limiter = RateLimiter({"run_events": rate} if rate else {})
-    appender = Appender(store, relay, authority=authority, limits=LIMITS, limiter=limiter, metrics=metrics)
+    appender = Appender(store, relay, limits=LIMITS, limiter=limiter, metrics=metrics)
     commands = RunCommands(
         store=store,
         appender=appender,
@@ -92,9 +90,10 @@ async def desk(*, rate: Rate | None = None) -> AsyncIterator[Desk]:
         limiter=limiter,
         limits=LIMITS,
         ids=CountingIds(),
+        metrics=metrics,
     )
     async with trio.open_nursery() as nursery:
-        await nursery.start(appender.serve)
+        await nursery.start(appender.serve, authority)
         yield Desk(store, commands, RunReads(store=store, limits=LIMITS))
         nursery.cancel_scope.cancel()
 

@@ -36,16 +36,13 @@ if TYPE_CHECKING:
     from runtime.ports import RunRecord
 
 
-def idle_appender(store: MemoryJournalStore, generation_of: object) -> Appender:
+def idle_appender(store: MemoryJournalStore) -> Appender:
     """Return an appender that serves nothing."""
     metrics = CountedMetrics()
-    relay = Relay(
-        RecordingDriver(), SIGNER, lineage=Lineage(LINEAGE), clock=FixedClock(), metrics=metrics, bytes_max=1
-    )
+    relay = Relay(RecordingDriver(), SIGNER, clock=FixedClock(), metrics=metrics, bytes_max=1)
     return Appender(
         store,
         relay,
-        authority=generation_of,  # type: ignore[arg-type]
         limits=RuntimeLimits(),
         limiter=RateLimiter({}),
         metrics=metrics,
@@ -56,7 +53,7 @@ async def test_idle_runtime_notices_a_take_over(autojump_clock: MockClock) -> No
     """Within GENERATION_CHECK_S an idle process knows that another has taken over, and says so for good."""
     store = MemoryJournalStore()
     authority = await store.take_authority(holder="us", lineage_candidate=LINEAGE)
-    appender = idle_appender(store, authority)
+    appender = idle_appender(store)
     async with trio.open_nursery() as nursery:
         await nursery.start(GenerationWatch(store, appender, authority).serve)
         await trio.sleep(10 * GENERATION_CHECK_S)

@@ -276,7 +276,7 @@ def test_dev_mode_is_for_loopback(tmp_path: Path, control_database: Database) ->
     dev = make_config(control_database, tmp_path)
     for host in ("127.0.0.1", "::1", "localhost"):
         assert attrs.evolve(dev, host=host).is_dev
-    for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):  # what is refused
+    for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):  # noqa: S104 - what is refused
         with pytest.raises(ValueError, match="loopback"):
             attrs.evolve(dev, host=host)
         assert not attrs.evolve(dev, host=host, mode="production").is_dev
@@ -287,7 +287,7 @@ async def test_an_address_in_use(control: ControlRig) -> None:
     taken = control.http.base_url.port
     assert taken is not None
     config = attrs.evolve(control.config, port=taken)
-    with pytest.raises(BaseException) as failed:  # a group around OSError
+    with pytest.raises(BaseException) as failed:  # noqa: PT011 - a group around OSError
         async with open_asyncio_loop():
             await serve_control(config)
     assert failed.group_contains(OSError) or isinstance(failed.value, OSError)

@@ -199,6 +199,7 @@ class Settings:
     publish_rate_per_s: dict[str, float] = attrs.field(factory=dict)
     # None: the database directly.
     dsn: str | None = None
+    port: int = 0
     driver: FanoutDriver = attrs.field(factory=MemoryDriver)
 
 
@@ -211,7 +212,7 @@ def make_config(database: Database, control_port: int, settings: Settings) -> Ru
         control_credential=CONTROL_CREDENTIAL,
         fanout_key=Secret(FANOUT_KEY.hex()),
         fanout_key_id="test",
-        port=0,
+        port=settings.port,
         limits=settings.limits,
         publish_rate_per_s=settings.publish_rate_per_s,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
@@ -18,6 +20,7 @@ from khala_service.adapters.postgres import open_asyncio_loop, open_pool
 from runtime.actors.appender import Appender
 from runtime.actors.relay import Relay
 from runtime.adapters.postgres.journal_store import PostgresJournalStore
+from runtime.app import migrate, serve_runtime
 from runtime.core.batch_commit import BatchCommit
 from runtime.core.commands import Submission
 from runtime.core.limits import RuntimeLimits
@@ -43,6 +46,7 @@ from tests.integration.runtime.rig import (
     RuntimeRig,
     Settings,
     eventually,
+    make_config,
     open_runtime,
     running_runtime,
 )
@@ -136,7 +140,6 @@ async def test_one_poison_request_among_fifty(runtime_database: Database) -> Non
         relay = Relay(
             RecordingDriver(),
             SIGNER,
-            lineage=authority.lineage,
             clock=FixedClock(),
             metrics=metrics,
             bytes_max=1 << 20,
@@ -144,7 +147,6 @@ async def test_one_poison_request_among_fifty(runtime_database: Database) -> Non
         appender = Appender(
             store,
             relay,
-            authority=authority,
             limits=RuntimeLimits(),
             limiter=RateLimiter(rates_of(TOPIC_CLASSES, {})),
             metrics=metrics,
@@ -158,7 +160,7 @@ async def test_one_poison_request_among_fifty(runtime_database: Database) -> Non
             (outcomes[number],) = await appender.submit(Submission((requests[number],)))
 
         async with trio.open_nursery() as serving:
-            await serving.start(appender.serve)
+            await serving.start(appender.serve, authority)
             assert isinstance((await appender.submit(Submission((create(run),))))[0], Answered)
             async with trio.open_nursery() as callers, pool.acquire() as holder, holder.transaction():
                 # Lets all fifty meet in one batch, behind the first.
@@ -309,6 +311,51 @@ async def test_readiness_and_drain(runtime_database: Database) -> None:
                 return True
 
         await eventually(is_closed)
+
+
+async def test_start_before_the_database_is_ready(empty_database: Database) -> None:
+    """Until the schema is there the service listens, says why it is not ready, and accepts nothing."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = make_config(empty_database, 1, Settings(port=port))
+    drain = trio.Event()
+    async with (
+        open_asyncio_loop(),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(partial(serve_runtime, config, driver=MemoryDriver(), drain=drain))
+
+        async def says(status: int) -> bool:
+            try:
+                return (await http.get("/readyz")).status_code == status
+            except httpx.TransportError:
+                return False
+
+        await eventually(partial(says, 503))
+        checks = (await http.get("/readyz")).json()["checks"]
+        assert checks == {
+            "serving": "ok",
+            "database": "migration_required",
+            "generation": "not_taken",
+            "writers": "stopped",
+        }
+        assert (await http.get("/healthz")).status_code == 200
+        await migrate(empty_database.dsn("khala_runtime_owner"))
+        await eventually(partial(says, 200))
+        drain.set()
+
+
+async def test_drain_before_the_database_is_ready(empty_database: Database) -> None:
+    """A service that never got its database still ends when it is asked to."""
+    config = make_config(empty_database, 1, Settings())
+    drain = trio.Event()
+    with trio.fail_after(20):
+        async with open_asyncio_loop(), trio.open_nursery() as nursery:
+            nursery.start_soon(partial(serve_runtime, config, driver=MemoryDriver(), drain=drain))
+            await trio.sleep(0.2)
+            drain.set()
 
 
 async def test_no_payload_reaches_the_log(runtime: RuntimeRig, capfd: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ def test_lane_without_minimum_is_a_shortfall() -> None:
 def test_unlisted_skip_fails() -> None:
     """A skip needs a line with a reason in the manifest."""
     rules = manifest.Manifest({"unit": 1}, {"tests/a.py::test_a": "needs a compiler"})
-    skips = {"tests/a.py::test_a": "no cc", "tests/a.py::test_b": ""}
+    skips = {"tests/a.py::test_a[x]": "no cc", "tests/a.py::test_a[y]": "no cc", "tests/a.py::test_b": ""}
     assert manifest.find_shortfalls(rules, "unit", ran=1, skips=skips) == [
         "tests/a.py::test_b: skipped (no reason) and not listed in tests/ci/manifest.toml"
     ]

@@ -1,5 +1,7 @@
 """Who may follow what: every class with every right, matching and not."""
 
+from typing import Any
+
 import attrs
 import pytest
 
@@ -107,7 +109,7 @@ def test_the_name_must_agree(class_name: str, basis: GrantBasis, exists: bool) -
         ("device_inbox", GrantBasis.DEVICE, {"device_id": "dev_00000002"}),
     ],
 )
-def test_a_foreign_name_is_denied(class_name: str, basis: GrantBasis, change: dict[str, str]) -> None:
+def test_a_foreign_name_is_denied(class_name: str, basis: GrantBasis, change: dict[str, Any]) -> None:
     """A token that grants another user's or device's topic grants nothing."""
     topic = _topic(class_name)
     claims, grant = _granted(topic, basis)

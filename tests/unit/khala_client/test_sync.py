@@ -285,7 +285,7 @@ def test_leaving_waits_for_the_ack_and_may_be_taken_back() -> None:
     session.connect()
     left = session.machine.leave(TOPIC)
     assert [codec.decode_client_message_untrusted(data) for data in left.send] == [Unsubscribe((TOPIC,))]
-    assert session.machine.topics == ()
+    assert not session.machine.topics
     again = session.machine.follow(TOPIC, "now")
     assert again.send == ()
     session.perform(left)
@@ -358,7 +358,7 @@ def test_a_topic_that_is_unavailable_is_asked_again_by_tick() -> None:
     refusal = ErrorMessage.of(reason_codes.UNAVAILABLE, topic=TOPIC, retry_after_ms=250)
     session.node.refusals[TOPIC] = refusal
     session.perform(session.machine.connected("token", session.machine.topics, NOW_S))
-    assert session.node.topics == ()
+    assert not session.node.topics
     assert session.machine.next_wakeup_s() == NOW_S + 0.25
     session.perform(session.machine.tick(NOW_S + 0.25))
     assert session.node.topics == (TOPIC,)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 import trio
@@ -51,6 +51,8 @@ __all__ = ["Khala"]
 _START_PATIENCE_S: Final = 20.0
 # Ending a run while an exception or a cancellation passes through must not hold it up for long.
 _ENDING_TIMEOUT_S: Final = 5.0
+# Committing what was processed: one transaction, and the wait for another process's.
+_STOP_TIMEOUT_S: Final = 10.0
 _NO_ATTRIBUTES: Final[Mapping[str, str]] = {}
 
 
@@ -106,7 +108,7 @@ class Khala:
     ) -> None:
         """Close the connection and everything else that is open."""
         assert self._exits is not None
-        await self._exits.__aexit__(exc_type, exc, traceback)
+        await self._exits.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102 - each exit in there shields itself
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
@@ -214,7 +216,8 @@ class Khala:
                 yield subscription
                 is_clean = True
             finally:
-                await subscription.stop(is_clean=is_clean)
+                with trio.move_on_after(_STOP_TIMEOUT_S, shield=True):
+                    await subscription.stop(is_clean=is_clean)
 
     async def _resolve(
         self, topic: TopicName, after: Cursor | int | FromWord | Literal["saved"], store: Store
@@ -282,10 +285,12 @@ class Khala:
             try:
                 yield run
             except Exception as error:
-                await _end_run(run, "failed", type(error).__name__)
+                with trio.move_on_after(_ENDING_TIMEOUT_S, shield=True):
+                    await _end_run(run, "failed", type(error).__name__)
                 raise
             except BaseException:
-                await _end_run(run, "cancelled", "")
+                with trio.move_on_after(_ENDING_TIMEOUT_S, shield=True):
+                    await _end_run(run, "cancelled", "")
                 raise
             await run.finish()
 
@@ -324,11 +329,8 @@ class Khala:
 
 async def _end_run(run: Run, state: str, reason: str) -> None:
     # An exception is already on its way to the caller; a second one would hide it.
-    with trio.move_on_after(_ENDING_TIMEOUT_S, shield=True):
-        try:
-            await run.finish(state, reason=reason)
-        except KhalaError:
-            return
+    with suppress(KhalaError):
+        await run.finish(state, reason=reason)
 
 
 def _parse(topic: str) -> TopicName:

@@ -29,7 +29,7 @@ from khala_client.core.happenings import (
 from khala_client.core.sync import Reconnect, Stop, SyncMachine
 from khala_client.errors import KhalaError, Unavailable
 from khala_client.notices import Connected, Disconnected, Notice
-from khala_client.trio.websocket import Pumps, SyncSocket, connect_sync_socket, hold_pumps
+from khala_client.trio.websocket import CLOSE_TIMEOUT_S, Pumps, SyncSocket, connect_sync_socket, hold_pumps
 from khala_contracts.topics import TopicName
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ __all__ = ["Mint", "Sink", "SyncLink"]
 _OUTBOUND_MAX: Final = 256
 # A mint asks the runtime for owners; the HTTP client's own time-outs are longer than a user's patience.
 _MINT_TIMEOUT_S: Final = 20.0
+_NO_FAILURE: Final = ""
 
 # Mints a token for these topics; raises KhalaError.
 Mint = Callable[[tuple[TopicName, ...]], Awaitable[str]]
@@ -82,6 +83,7 @@ class SyncLink:
         self._outbound: trio.MemorySendChannel[bytes] | None = None
         self._close_request: CloseRequest | None = None
         self._is_token_due = False
+        self._is_hanging_up = False
         # Set and replaced whenever a waiting task has to look again.
         self._changed = trio.Event()
 
@@ -124,7 +126,8 @@ class SyncLink:
             if isinstance(decision, Stop):
                 self._perform(self._machine.stop(decision.error))
                 continue
-            self._notify(Disconnected(decision.code, decision.delay_s))
+            if decision.code != _NO_FAILURE:
+                self._notify(Disconnected(decision.code, decision.delay_s))
             with trio.move_on_after(decision.delay_s):
                 await self._wait_until(self._is_unwanted)
 
@@ -166,7 +169,7 @@ class SyncLink:
         if error.topic is not None and not error.retryable and TopicName(error.topic) in self._machine.topics:
             # One topic of several may not be read: that one ends, the others go on at once.
             self._perform(self._machine.end_topic(TopicName(error.topic), error))
-            return Reconnect(0.0, error.code)
+            return Reconnect(0.0, _NO_FAILURE)
         return self._machine.connect_failed(error)
 
     async def _converse(self, pumps: Pumps, token: str, topics: tuple[TopicName, ...]) -> Reconnect | Stop:
@@ -175,7 +178,7 @@ class SyncLink:
         except KhalaError as error:
             return self._machine.connect_failed(error)
         self._outbound, outbound = trio.open_memory_channel[bytes](_OUTBOUND_MAX)
-        self._close_request, self._is_token_due = None, False
+        self._close_request, self._is_token_due, self._is_hanging_up = None, False, False
         try:
             async with trio.open_nursery() as speakers:
                 self._perform(self._machine.connected(token, topics, trio.current_time()))
@@ -186,10 +189,12 @@ class SyncLink:
         finally:
             self._outbound.close()
             self._outbound = None
-            await self._close(socket)
-        if self._is_unwanted():
+            with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                await self._close(socket)
+        if self._is_hanging_up:
+            # Also if somebody follows something again by now: we ended it, and it was no failure.
             self._machine.hung_up(trio.current_time())
-            return Reconnect(0.0, "")
+            return Reconnect(0.0, _NO_FAILURE)
         return self._machine.disconnected(socket.close_code, trio.current_time())
 
     async def _close(self, socket: SyncSocket) -> None:
@@ -224,7 +229,8 @@ class SyncLink:
             if self._is_token_due:
                 self._is_token_due = False
                 speakers.start_soon(self._renew)
-            if self._close_request is not None or self._is_unwanted():
+            self._is_hanging_up = self._is_unwanted()
+            if self._close_request is not None or self._is_hanging_up:
                 speakers.cancel_scope.cancel()
                 return
 

@@ -83,6 +83,7 @@ class Run:
         self._last: _Pending | None = None
         self._failure: KhalaError | None = None
         self._last_ack: Ack | None = None
+        self._is_abandoned_for: KhalaError | None = None
         self._is_finished = info.is_finished
 
     @property
@@ -161,9 +162,11 @@ class Run:
 
     async def _hand_over(self, event: OutgoingEvent, *, is_awaited: bool) -> _Pending:
         pending = _Pending(event, is_awaited)
-        while not self._queue.has_room(pending):
+        while self._is_abandoned_for is None and not self._queue.has_room(pending):
             # No deadline: a full queue empties, or is settled with an error, within PATIENCE_S.
             await self._changed.wait()
+        if self._is_abandoned_for is not None:
+            raise self._is_abandoned_for
         self._queue.push(pending)
         self._last = pending
         self._wake()
@@ -221,11 +224,11 @@ class Run:
             self._in_flight = ()
 
     def abandon(self, error: KhalaError) -> None:
-        """Settle everything that is still on its way with ``error``: nobody sends it any more."""
-        batch = self._in_flight
-        while batch:
+        """Take no more events, and settle with ``error`` what is on its way: nobody sends it any more."""
+        self._is_abandoned_for = error
+        self._refuse(self._in_flight, error)
+        while batch := self._queue.take_batch():
             self._refuse(batch, error)
-            batch = self._queue.take_batch()
         self._wake()
 
     async def _append_settled(self, batch: Sequence[_Pending]) -> None:

@@ -93,13 +93,12 @@ class Subscription:
     async def stop(self, *, is_clean: bool) -> None:
         """Leave the topic and commit what was processed; ``is_clean``: also the event given last.
 
-        Cancellation: shielded; one commit is bounded by the store.
+        Cancellation: the caller shields it; a commit is begun and finished, or not begun.
         """
         self._link.leave(self.topic, self._inbox)
         if is_clean:
             self._settle()
-        with trio.CancelScope(shield=True):
-            await self._commit()
+        await self._commit()
 
     def __aiter__(self) -> Self:
         """Return itself."""

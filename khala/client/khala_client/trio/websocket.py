@@ -19,7 +19,7 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnec
 from khala_client.errors import KhalaError, Unavailable, error_for
 from khala_client.version import USER_AGENT
 
-__all__ = ["SUBPROTOCOL", "Pumps", "SyncSocket", "connect_sync_socket", "hold_pumps"]
+__all__ = ["CLOSE_TIMEOUT_S", "SUBPROTOCOL", "Pumps", "SyncSocket", "connect_sync_socket", "hold_pumps"]
 
 SUBPROTOCOL: Final = "khala.v1"
 # Name resolution, TCP, TLS and upgrade together. Longer: a dead address is tried for long before
@@ -145,13 +145,17 @@ class SyncSocket:
             raise trio.BrokenResourceError from error
 
     async def close(self, code: int, reason: str) -> None:
-        """Close, waiting CLOSE_TIMEOUT_S at most for the peer. Runs also under cancellation."""
-        with trio.move_on_after(0 if self._pumps.ended.is_set() else CLOSE_TIMEOUT_S, shield=True):
-            # A close frame carries at most 123 bytes of reason.
-            await self._connection.aclose(code, reason.encode()[:123].decode(errors="ignore"))
-        with trio.CancelScope(shield=True):
-            # No deadline: it does not wait for anything but the scheduler.
-            await trio.aclose_forcefully(self._stream)
+        """Send a close frame, wait for the peer's, close TCP.
+
+        Cancellation: TCP is closed all the same. Callers shield it with CLOSE_TIMEOUT_S.
+        """
+        try:
+            if not self._pumps.ended.is_set():
+                # A close frame carries at most 123 bytes of reason.
+                await self._connection.aclose(code, reason.encode()[:123].decode(errors="ignore"))
+        finally:
+            with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                await trio.aclose_forcefully(self._stream)
 
     @property
     def close_code(self) -> int | None:
@@ -197,7 +201,12 @@ async def _open_stream(url: str, ssl_context: ssl.SSLContext | None) -> trio.abc
     stream = await trio.open_ssl_over_tcp_stream(
         host, parts.port or 443, ssl_context=context, https_compatible=True
     )
-    await stream.do_handshake()
+    try:
+        # Now, so that a certificate that is not trusted is a failure to connect.
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
     return stream
 
 
