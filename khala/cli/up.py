@@ -184,10 +184,11 @@ class Up:
         )
         await sign_in_profile(profile, record, login=self._settings.login)
         write_record(self._data_dir, record)
-        if self._settings.ready_file is not None:
-            write_private(self._settings.ready_file, json_line(record.urls))
         self._is_ready = True
         self._report.ready(self._data_dir, record)
+        # Last: whoever waits for the file may then read what was printed.
+        if self._settings.ready_file is not None:
+            write_private(self._settings.ready_file, json_line(record.urls))
 
     async def _watch_signals(self, root: trio.CancelScope) -> None:
         with trio.open_signal_receiver(*taken_signals()) as signals:

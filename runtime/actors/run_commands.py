@@ -31,10 +31,11 @@ from runtime.core.decisions import RUN_CLASS, refuse_rate, target_of
 from runtime.core.events import EventColumns
 from runtime.core.fingerprint import fingerprint_events, fingerprint_parts
 from runtime.core.outcomes import Answered, Appended, Refused
+from runtime.core.run_fields import find_problem
 from runtime.core.run_state_machine import KIND_STARTED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from runtime.actors.appender import Appender
     from runtime.actors.run_directory import KnownRun, RunDirectory
@@ -42,10 +43,11 @@ if TYPE_CHECKING:
     from runtime.core.outcomes import Outcome
     from runtime.core.principals import Principal
     from runtime.core.rate_limit import RateLimiter
+    from runtime.core.run_fields import NewRunFields
     from runtime.core.run_state_machine import RunState
     from runtime.ports import AppendMetrics, Ids, JournalStore
 
-__all__ = ["Caller", "CommandRefused", "NewRunFields", "RunCommands", "Transition"]
+__all__ = ["Caller", "CommandRefused", "RunCommands", "Transition"]
 
 # The scope of keys that we make for requests that come without: no principal has this name.
 INTERNAL_SCOPE: Final = "~internal"
@@ -74,17 +76,6 @@ class Caller:
     principal: Principal
     key: str | None
     request_id: str
-
-
-@attrs.frozen
-class NewRunFields:
-    """What a caller says about a new run."""
-
-    name: str
-    agent: str
-    source: str
-    attributes: Mapping[str, str]
-    org_id: str
 
 
 @attrs.frozen
@@ -129,7 +120,9 @@ class RunCommands:
         """
         if not may_create_runs(caller.principal):
             raise _refused(reason_codes.FORBIDDEN)
-        self._check_fields(fields)
+        problem = find_problem(fields, self._limits)
+        if problem is not None:
+            raise _refused(reason_codes.INVALID_ARGUMENT, field=problem.field, problem=problem.expected)
         try:
             org_id = choose_org(caller.principal, fields.org_id)
         except PermissionError:
@@ -298,25 +291,6 @@ class RunCommands:
         version = kinds.payload_type(RUN_CLASS, KIND_STARTED).schema_version
         return EventColumns((self._ids.new("evt"),), (KIND_STARTED,), (payload,), (version,))
 
-    def _check_fields(self, fields: NewRunFields) -> None:
-        for field in ("name", "agent", "source"):
-            text: str = getattr(fields, field)
-            if len(text.encode()) > self._limits.name_bytes_max:
-                raise _refused(
-                    reason_codes.INVALID_ARGUMENT, field=field, problem=_at_most(self._limits.name_bytes_max)
-                )
-            _check_storable(text, field)
-        attributes = fields.attributes
-        if len(attributes) > self._limits.attributes_max:
-            problem = f"at most {self._limits.attributes_max} attributes"
-            raise _refused(reason_codes.INVALID_ARGUMENT, field="attributes", problem=problem)
-        size = sum(len(key.encode()) + len(value.encode()) for key, value in attributes.items())
-        if size > self._limits.attributes_bytes_max:
-            problem = _at_most(self._limits.attributes_bytes_max)
-            raise _refused(reason_codes.INVALID_ARGUMENT, field="attributes", problem=problem)
-        for key, value in attributes.items():
-            _check_storable(key + value, "attributes")
-
     @staticmethod
     def _answered(outcome: Appended | Answered) -> bytes:
         assert isinstance(outcome, Answered)
@@ -330,12 +304,6 @@ def _joined(events: Sequence[EventColumns]) -> EventColumns:
         payloads=tuple(item for event in events for item in event.payloads),
         schema_versions=tuple(item for event in events for item in event.schema_versions),
     )
-
-
-def _check_storable(text: str, field: str) -> None:
-    # PostgreSQL's text holds every character but this one.
-    if "\x00" in text:
-        raise _refused(reason_codes.INVALID_ARGUMENT, field=field, problem="no NUL character")
 
 
 def _at_most(limit: int) -> str:

@@ -124,7 +124,11 @@ def _decide(request: Request, index: int, progress: _Progress) -> Decision:
     if stored is not None:
         if stored.fingerprint != key.fingerprint:
             return Refused(reason_codes.IDEMPOTENCY_CONFLICT, {})
-        return Duplicate(decode_answer(stored.answer))
+        try:
+            return Duplicate(decode_answer(stored.answer))
+        except ValueError:
+            # A newer runtime's row, or a damaged one: this request cannot be answered, others can.
+            return Refused(reason_codes.INTERNAL, {})
     use = progress.uses.get(key_id)
     if use is not None:
         first_index, first, decision = use

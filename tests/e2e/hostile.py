@@ -7,7 +7,7 @@ why, then the close code.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 
@@ -73,7 +73,8 @@ def _commands() -> Iterator[tuple[str, dict[str, object], bytes]]:
             # Without a field it is nobody's command: the empty message.
             is_command = message.endswith("Request") or message == "EventInput"
             if is_command and row["binary_hex"]:
-                yield f"{message} ({row['name']})", dict(row["body"]), bytes.fromhex(row["binary_hex"])
+                body = cast("dict[str, object]", row["body"])
+                yield f"{message} ({row['name']})", body, bytes.fromhex(row["binary_hex"])
 
 
 COMMANDS: Final = tuple(_commands())

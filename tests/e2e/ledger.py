@@ -53,11 +53,19 @@ class Ledger:
         return [dict(row) for row in found]
 
     def state(self, *, besides: str = "") -> State:
-        """Return counts of every table of the authority and every head, one topic and its run left out.
+        """Return counts of all tables, and every head.
 
         Args:
-            besides: Topic of a run to which somebody writes meanwhile.
+            besides: Topic of a run to which somebody writes meanwhile; it is left out with its run.
         """
+        state = self.authority_state(besides=besides)
+        for table in self._tables("control"):
+            if table not in _HELLO_WRITES:
+                state[f"control.{table}"] = self.rows(f"SELECT count(*) AS count FROM control.{table}")
+        return state
+
+    def authority_state(self, *, besides: str = "") -> State:
+        """Return the same of the runtime's tables alone."""
         run_id = run_of(besides) if besides else "none"
         state: State = {}
         for table, subject in _SUBJECTS.items():
@@ -65,9 +73,6 @@ class Ledger:
             state[table] = self.rows(sql, run_id)[0]["count"]
         heads = self.rows(f"{_HEADS} WHERE topic <> $1", besides)
         state["runtime.topic_heads"] = {row["topic"]: tuple(row.values())[1:] for row in heads}
-        for table in self._tables("control"):
-            if table not in _HELLO_WRITES:
-                state[f"control.{table}"] = self.rows(f"SELECT count(*) AS count FROM control.{table}")
         return state
 
     def _tables(self, schema: str) -> list[str]:

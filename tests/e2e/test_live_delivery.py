@@ -439,7 +439,7 @@ async def hear_heartbeats(
             follower = await subscribe(wire, history.topic)
             await read_through(wire, follower, follower.subscribed.head_seq)
         named: dict[str, list[int]] = {topic: [] for topic in topics}
-        times = []
+        times: list[float] = []
         while len(times) < FULL_HEARTBEAT_EVERY + 1:
             message = await wire.receive()
             if isinstance(message, FramesMessage):

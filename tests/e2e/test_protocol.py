@@ -10,7 +10,6 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import pytest
 import trio
 
@@ -20,7 +19,6 @@ from khala_contracts.codec import (
     CursorStart,
     ErrorMessage,
     FromStart,
-    Hello,
     ReplayComplete,
     StaleCursor,
     StaleReason,
@@ -31,8 +29,6 @@ from khala_contracts.codec import (
     Unsubscribe,
     Unsubscribed,
     UnsubscribedReason,
-    VersionRange,
-    Welcome,
 )
 from khala_contracts.gen.openagents.sync.v1 import session_pb2
 from khala_contracts.json_printing import print_json
@@ -40,64 +36,31 @@ from khala_contracts.strict_json import parse_strict
 from tests.e2e.hostile import BINARY_CASES, CLOSE_CODES, EARLY_CASES, JSON_CASES, Case
 from tests.e2e.ledger import Ledger
 from tests.e2e.neighbour import Neighbour
-from tests.e2e.system import System, running_system
+from tests.e2e.stage import EVENTS, Stage, set_stage
 from tests.e2e.wire import (
-    ANSWER_S,
     BEGINNING,
     BINARY,
-    BUILD_ID,
-    DEVICE,
     NOW,
     TEXT,
-    V1,
     Api,
     Follower,
-    Person,
-    Position,
     Wire,
     follow,
-    hello,
     open_api,
     open_welcomed,
     open_wire,
     read_through,
     subscribe,
-    sync_address,
-    thought,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from khala_contracts.codec import ServerMessage
-    from khala_contracts.topics import TopicName
+    from tests.e2e.system import System
 
-ORIGIN = "https://app.example"
-OTHER_DEVICE = "dev_fedcba9876543210"
 HELLO_TIMEOUT_S = 5.0
 INBOUND_MAX_BYTES = 64 * 1024
-EVENTS = 12
-
-
-@attrs.frozen
-class Stage:
-    """Who there is, and what there is to read: made once, only read by the tests."""
-
-    ann: Person
-    topic: TopicName
-    head: Position
-    positions: tuple[Position, ...]
-    bob: Person
-    foreign: TopicName
-    unknown: str
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A system that serves the pages of one origin."""
-    allowed = {"KHALA_NODE_ALLOWED_ORIGINS": ORIGIN}
-    with running_system(tmp_path_factory.mktemp("protocol"), **allowed) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -117,17 +80,7 @@ def ledger(system: System) -> Iterator[Ledger]:
 @pytest.fixture(scope="module")
 def stage(system: System) -> Stage:
     """Ann with a run of some events, Bob with another run, and a run that nobody has."""
-
-    async def set_up() -> Stage:
-        async with open_api(system) as api:
-            ann, bob = await api.sign_in("ann"), await api.sign_in("bob", OTHER_DEVICE)
-            topic, foreign = await api.create_run(ann), await api.create_run(bob)
-            events = [thought(f"text {number}") for number in range(EVENTS - 1)]
-            read = await api.watermark(ann, topic)
-            acks = [read, *await api.append(ann, topic, *events)]
-            return Stage(ann, topic, acks[-1], tuple(acks), bob, foreign, f"run:run_{1:026d}:events")
-
-    return trio.run(set_up)
+    return set_stage(system)
 
 
 @pytest.fixture(autouse=True)
@@ -147,79 +100,6 @@ async def api(system: System) -> AsyncIterator[Api]:
     """HTTP of the system."""
     async with open_api(system) as opened:
         yield opened
-
-
-# -- before the WebSocket ------------------------------------------------------------------------------
-
-
-async def upgrade_status(
-    system: System, *, path: str = "", query: str = "", offered: tuple[str, ...] = (BINARY,), **headers: str
-) -> int:
-    """Return the HTTP status of an upgrade request: 101, or with what it was refused."""
-    host, port, sync_path = sync_address(system)
-    lines = [
-        f"GET {path or sync_path}{query} HTTP/1.1",
-        f"Host: {host}:{port}",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-        *([f"Sec-WebSocket-Protocol: {', '.join(offered)}"] if offered else []),
-        *(f"{name}: {value}" for name, value in headers.items()),
-    ]
-    async with await trio.open_tcp_stream(host, port) as stream:
-        await stream.send_all("\r\n".join([*lines, "", ""]).encode())
-        with trio.fail_after(ANSWER_S):
-            answer = bytes(await stream.receive_some())
-    return int(answer.split(b" ", 2)[1])
-
-
-@pytest.mark.parametrize("offered", [(), ("khala.v2",), ("KHALA.V1",), ("graphql-ws", "khala.v10")])
-async def test_a_foreign_subprotocol_is_refused_before_the_upgrade(
-    system: System, offered: tuple[str, ...]
-) -> None:
-    """400: names are exact, and none is no default."""
-    assert await upgrade_status(system, offered=offered) == 400
-
-
-async def test_a_token_in_the_url_is_refused(system: System, stage: Stage, api: Api) -> None:
-    """400 whatever its name, also a good one; it was not spent (promise of SPEC section 3)."""
-    token = await api.mint(stage.ann, stage.topic)
-    for query in (f"?token={token}", f"?access_token={token}", "?x=1"):
-        assert await upgrade_status(system, query=query) == 400
-    async with open_wire(system) as wire:
-        await wire.greet(token)
-
-
-@pytest.mark.parametrize("path", ["/", "/sync/v1/ws/", "/sync/v2/ws", "/sync/v1/ws/../ws", "/SYNC/v1/ws"])
-async def test_other_paths_are_not_there(system: System, path: str) -> None:
-    """404."""
-    assert await upgrade_status(system, path=path) == 404
-
-
-@pytest.mark.parametrize(
-    "origin",
-    [
-        "https://evil.example",
-        "https://app.example.evil.example",
-        "https://evil-app.example",
-        "http://app.example",
-        "https://app.example:8443",
-        "https://APP.example",
-        "https://app.example/",
-        "null",
-        "",
-    ],
-)
-async def test_pages_of_other_origins_are_refused_before_the_upgrade(system: System, origin: str) -> None:
-    """403: origins are compared whole, so that no prefix, port or spelling gets through."""
-    assert await upgrade_status(system, Origin=origin) == 403
-
-
-async def test_allowed_pages_and_programs_may_connect(system: System) -> None:
-    """The exact origin, and clients that send none."""
-    assert await upgrade_status(system, Origin=ORIGIN) == 101
-    assert await upgrade_status(system) == 101
 
 
 # -- the hello -----------------------------------------------------------------------------------------
@@ -252,71 +132,6 @@ async def test_who_says_no_hello_is_closed_after_five_seconds(system: System) ->
         ending = await wire.ending()
         assert ending.codes == (["hello_timeout"], 4007)
         assert HELLO_TIMEOUT_S - 0.2 < trio.current_time() - began < HELLO_TIMEOUT_S + 2
-
-
-async def test_a_token_opens_one_connection(system: System, stage: Stage, api: Api) -> None:
-    """The second hello with it is token_replayed, 4502; the first connection goes on."""
-    token = await api.mint(stage.ann, stage.topic)
-    async with open_wire(system) as first:
-        await first.greet(token)
-        for subprotocol in (BINARY, TEXT):
-            async with open_wire(system, subprotocol) as second:
-                await second.send(hello(token))
-                assert (await second.ending()).codes == (["token_replayed"], 4502)
-        follower = await subscribe(first, stage.topic)
-        await read_through(first, follower, stage.head.seq)
-
-
-async def test_a_refused_hello_leaves_its_token_usable(system: System, stage: Stage, api: Api) -> None:
-    """Another device, versions that we do not speak, a ticket: refused before redeem, each with its code."""
-    token = await api.mint(stage.ann, stage.topic)
-    newer, upside = VersionRange(2, 9), {"supported": "1", "offered": "2-9"}
-    for message, code, close_code, details in (
-        (hello(token, OTHER_DEVICE), "token_invalid", 4502, {}),
-        (
-            Hello(token, None, DEVICE, BUILD_ID, newer, V1),
-            "upgrade_required",
-            4504,
-            {"failed": "protocol"} | upside,
-        ),
-        (
-            Hello(token, None, DEVICE, BUILD_ID, V1, newer),
-            "upgrade_required",
-            4504,
-            {"failed": "schema"} | upside,
-        ),
-        (Hello(None, "ticket", DEVICE, BUILD_ID, V1, V1), "token_invalid", 4502, {}),
-    ):
-        async with open_wire(system) as wire:
-            await wire.send(message)
-            ending = await wire.ending()
-            assert ending.codes == ([code], close_code)
-            assert dict(ending.errors[0].details) == details
-    async with open_wire(system) as wire:
-        await wire.greet(token)
-
-
-async def test_twenty_hellos_race_with_one_token(system: System, stage: Stage, api: Api) -> None:
-    """Exactly one is welcomed, nineteen are token_replayed."""
-    token = await api.mint(stage.ann, stage.topic)
-    outcomes: list[str] = []
-
-    async def race() -> None:
-        async with open_wire(system) as wire:
-            await wire.send(hello(token))
-            answer = await wire.receive()
-            outcomes.append("welcome" if isinstance(answer, Welcome) else code_of(answer))
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(20):
-            nursery.start_soon(race)
-    assert sorted(outcomes) == ["token_replayed"] * 19 + ["welcome"]
-
-
-def code_of(message: ServerMessage) -> str:
-    """Return the code of an error."""
-    assert isinstance(message, ErrorMessage), message
-    return message.code
 
 
 # -- what ends a connection ------------------------------------------------------------------------------

@@ -326,7 +326,7 @@ class Wire:
 
     async def ending(self, *, timeout_s: float = ANSWER_S) -> Ending:
         """Read to the end; errors may precede it, nothing else but frames and heartbeats."""
-        errors = []
+        errors: list[ErrorMessage] = []
         with trio.fail_after(timeout_s):
             while True:
                 try:

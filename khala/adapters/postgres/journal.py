@@ -72,12 +72,13 @@ class PostgresJournalReader:
         if row is None:
             raise JournalUnavailableError(1.0)
         observation = _observation(topic, row)
+        is_missing = not row["frames"] and observation.floor_seq <= after_seq + 1 <= observation.head_seq
+        if is_missing or (row["frames"] and row["last_seq"] - after_seq != row["frames"]):
+            # A hole in the retained rows contradicts the journal's contract; sending on would be
+            # a gap on the wire, a stale cursor would blame the client.
+            raise JournalUnavailableError(5.0)
         if not row["frames"]:
             return Page.from_sizes(after_seq, b"", (), last_chain=b"", observation=observation)
-        if row["last_seq"] - after_seq != row["frames"]:
-            # A hole between retained rows contradicts the journal's contract; sending on would
-            # be a gap on the wire, a stale cursor would blame the client.
-            raise JournalUnavailableError(5.0)
         return Page.from_sizes(
             after_seq,
             row["blob"],

@@ -47,9 +47,6 @@ class OutgoingEvent:
             payload = kinds.encode_payload(_CLASS, kind, data)
         except WireError as error:
             raise error_for(error.reason_code, details={"kind": kind, **error.details}) from error
-        if len(payload) > PAYLOAD_MAX_BYTES:
-            details = {"kind": kind, "bytes": str(len(payload)), "bytes_max": str(PAYLOAD_MAX_BYTES)}
-            raise error_for("payload_too_large", details=details)
         return cls(kind, payload, key)
 
     @property

@@ -66,5 +66,5 @@ class PatientH2Protocol(H2Protocol):
 
 def use_contained_connections() -> None:
     """Make hypercorn serve every connection from now on by our classes. Repeating it changes nothing."""
-    hypercorn.trio.run.TCPServer = ContainedConnection  # type: ignore[misc]
-    hypercorn.protocol.H2Protocol = PatientH2Protocol  # type: ignore[misc]
+    hypercorn.trio.run.TCPServer = ContainedConnection  # type: ignore[attr-defined]
+    hypercorn.protocol.H2Protocol = PatientH2Protocol  # type: ignore[attr-defined, assignment]

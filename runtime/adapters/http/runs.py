@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from khala_contracts import http_messages as m
 from khala_service.http_edge import read_body, respond
-from runtime.actors.run_commands import NewRunFields, Transition
+from runtime.actors.run_commands import Transition
 from runtime.adapters.http.requests import Authenticator, caller, query_number, query_text
 from runtime.adapters.http.run_messages import record_message
+from runtime.core.run_fields import NewRunFields
 from runtime.core.run_state_machine import RunState
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from khala.core.classification import HeadRights, Observation
+from khala.core.pages import Page
 from khala.ports import JournalUnavailableError, ObservedTopic
 from khala_contracts.chain import chain_start
 from khala_contracts.codec import StaleReason
@@ -22,7 +23,6 @@ from tests.topic_log import LINEAGE, TopicLog
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from khala.core.pages import Page
     from khala_contracts.topics import ParsedTopic, TopicName
 
 
@@ -43,8 +43,8 @@ class FakeJournal:
     visible: dict[TopicName, int] = attrs.field(factory=dict)
     reads: Counter[str] = attrs.field(factory=Counter)
     pages_asked: list[tuple[TopicName, int]] = attrs.field(factory=list)
-    # Retained rows are gone, against the contract of the journal.
-    has_lost_rows: bool = False
+    # Retained rows that are gone, against the contract of the journal.
+    lost_rows: set[tuple[TopicName, int]] = attrs.field(factory=set)
     # Reads in flight now, and the most that there have been at once.
     in_flight: int = 0
     in_flight_max: int = 0
@@ -95,19 +95,27 @@ class FakeJournal:
     async def read_page(self, topic: TopicName, after_seq: int) -> Page:
         """Return the frames after ``after_seq``; see JournalReader."""
         self.pages_asked.append((topic, after_seq))
-        page = self._visible(topic).page(
+        page = self._page(topic, after_seq)
+        await self._answer("read_page")
+        if any((topic, seq) in self.lost_rows for seq in range(after_seq + 1, page.last_seq + 1)):
+            raise JournalUnavailableError(self.retry_after_s)
+        return page
+
+    def _page(self, topic: TopicName, after_seq: int) -> Page:
+        if topic not in self.logs:
+            nothing = self._unknown(topic)
+            return Page.from_sizes(after_seq, b"", (), last_chain=b"", observation=nothing)
+        return self._visible(topic).page(
             after_seq, max_frames=self.page_max_frames, max_bytes=self.page_max_bytes
         )
-        await self._answer("read_page")
-        return page
 
     async def _answer(self, kind: str) -> None:
         self.reads[kind] += 1
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
         gate = self._gates.get(kind)
-        has_failed = self.is_down or self.failures[kind] > 0
-        if not self.is_down and has_failed:
+        has_failed = self.is_down or self.failures[kind] > 0 or not self.lineage
+        if not self.is_down and self.failures[kind]:
             self.failures[kind] -= 1
         try:
             await trio.sleep(self.delay_s)
@@ -130,7 +138,8 @@ class FakeJournal:
         if topic not in self.logs:
             return ObservedTopic(self._unknown(topic), None)
         log = self._visible(topic)
-        return ObservedTopic(log.observe(), None if self.has_lost_rows else log.row(seq))
+        is_lost = (topic, seq) in self.lost_rows
+        return ObservedTopic(log.observe(), None if is_lost else log.row(seq))
 
     def _unknown(self, topic: TopicName) -> Observation:
         start = chain_start(topic)

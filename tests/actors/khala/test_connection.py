@@ -387,6 +387,22 @@ async def test_json_and_binary_receive_the_same(autojump_clock: MockClock) -> No
             assert client.transcript.topics[TOPIC.name].chain == log.chains[13]
 
 
+async def test_json_after_a_full_socket(autojump_clock: MockClock) -> None:
+    """A text connection is never on the direct path, not even once its writer has drained."""
+    log = log_of(TOPIC, 1)
+    async with open_node(log) as node:
+        transport = SimulatedTransport()
+        client = await node.follow(TOPIC, transport=transport, is_text=True)
+        for _ in range(3):
+            transport.stall()
+            await node.commit(log)
+            transport.resume()
+            await node.settle()
+            await node.commit(log)
+            assert not client.connection.is_direct
+        assert client.seqs(TOPIC) == up_to(7)
+
+
 async def test_an_idle_connection_has_one_task(autojump_clock: MockClock) -> None:
     """No writer, no command runner and no timer for a connection that has nothing to do."""
     log = log_of(TOPIC, 10)

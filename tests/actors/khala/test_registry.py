@@ -116,6 +116,20 @@ async def test_a_refused_subscribe_leaves_no_topic(autojump_clock: MockClock) ->
         assert len(node.registry) == 0
 
 
+async def test_a_topic_waits_for_a_slow_subscribe(autojump_clock: MockClock) -> None:
+    """A topic whose first subscriber still waits for the journal is not idle, however long that takes."""
+    log = log_of(TOPIC, 3)
+    async with open_node(log) as node:
+        node.journal.hold("observe")
+        client = await node.follow(TOPIC)
+        await trio.sleep(40)
+        client.peer.ping()
+        node.journal.open_gate("observe")
+        await node.settle()
+        await node.commit(log)
+        assert client.seqs(TOPIC) == up_to(4)
+
+
 class _SlowToLeave(MemorySubscriber):
     """A driver for which leaving a topic takes a second and is final when it is done."""
 
@@ -173,6 +187,17 @@ async def test_windows_are_bounded_together(autojump_clock: MockClock) -> None:
         transport.resume()
         await trio.sleep(1)
         assert all(client.seqs(log.topic) == up_to(30) for log in logs)
+
+
+async def test_the_least_recently_written_window_gives_way(autojump_clock: MockClock) -> None:
+    """A window that was written to again is kept; the one that was not is trimmed."""
+    logs = [log_of(run_topic(number), 0) for number in range(3)]
+    async with open_node(*logs, limits=NodeLimits(windows_max_bytes=8_000)) as node:
+        await node.follow(*(log.topic for log in logs))
+        for index in (0, 1, 0, 2):
+            await node.commit(logs[index], 2, payload=bytes(1_000))
+        held = [len(node.registry._topics[log.topic.name].window) for log in logs]
+        assert held == [4, 1, 2]
 
 
 async def test_a_reset_window_is_no_obstacle(autojump_clock: MockClock) -> None:

@@ -182,7 +182,7 @@ async def test_a_journal_that_contradicts_itself(autojump_clock: MockClock) -> N
     log = log_of(TOPIC, 10)
     async with open_node(log) as node:
         client = await node.connect(TOPIC)
-        node.journal.has_lost_rows = True
+        node.journal.lost_rows.add((TOPIC.name, 5))
         client.subscribe(TOPIC, start=CursorStart(5, LINEAGE, log.chains[5]))
         await node.settle()
         assert client.take(ErrorMessage).code == "unavailable"

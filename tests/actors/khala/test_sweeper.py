@@ -197,18 +197,16 @@ async def test_heartbeats_do_not_crowd_out_a_client_that_is_behind(
     autojump_clock: MockClock, is_text: bool
 ) -> None:
     """With a full socket heartbeats wait for room: being behind is no fault; later all are stated."""
-    async with open_node(limits=NodeLimits(write_stall_timeout_s=1_000)) as node:
+    limits = NodeLimits(write_stall_timeout_s=1_000, dead_after_s=1_000)
+    async with open_node(limits=limits) as node:
         transport = SimulatedTransport()
         client = await _with_many_topics(node, is_text=is_text, transport=transport)
         transport.stall()
-        await trio.sleep(31)
+        await trio.sleep(61)  # two rounds that state all of them, and two that state nothing
         assert client.connection.closed_with is None
         transport.resume()
-        client.peer.ping()
-        await trio.sleep(15)
+        await trio.sleep(60)
         beats = client.take_all(ServerHeartbeat)
         assert len(beats[0].topics) == 64
-        # The second round found no room: a sign of life was all.
-        assert () in [beat.topics for beat in beats]
         stated = {topic.topic for beat in beats for topic in beat.topics}
         assert stated == set(client.transcript.topics)

@@ -12,11 +12,18 @@ import trio
 from fanout_drivers.base import RecordCopy
 from fanout_drivers.memory import MemoryDriver
 from khala.core.limits import NodeLimits
-from khala_contracts.codec import ReplayComplete, StaleCursor, Subscribed, SubscribeFrom, SubscriptionMode
+from khala_contracts.codec import (
+    CursorStart,
+    ReplayComplete,
+    StaleCursor,
+    Subscribed,
+    SubscribeFrom,
+    SubscriptionMode,
+)
 from khala_contracts.fanout_records import RecordSigner
 from tests.actors.khala.fake_journal import log_of
 from tests.actors.khala.node_under_test import KEY_ID, open_node
-from tests.topic_log import run_topic
+from tests.topic_log import LINEAGE, run_topic
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -373,6 +380,21 @@ async def test_frames_that_arrived_during_the_replay_follow_it(autojump_clock: M
         await trio.sleep(0.001)
         assert client.take(ReplayComplete).through_seq == 10
         assert client.seqs(TOPIC) == up_to(15)
+
+
+async def test_records_that_arrive_while_their_page_is_read(autojump_clock: MockClock) -> None:
+    """INV-4: a replay that waits for a page is not overtaken by the same frames live: the barrier holds."""
+    log = log_of(TOPIC, 10)
+    async with open_node(log) as node:
+        await node.follow(TOPIC)
+        node.journal.hold("read_page")
+        log.append(3)  # the subscribe sees them, the window does not yet
+        client = await node.follow(TOPIC, start=CursorStart(10, LINEAGE))
+        await node.publish(log.record(11, 13))
+        node.journal.open_gate("read_page")
+        await trio.sleep(0.1)
+        assert client.take(ReplayComplete).through_seq == 13
+        assert client.seqs(TOPIC) == up_to(13, after=10)
 
 
 async def test_an_older_answer_of_the_journal(autojump_clock: MockClock) -> None:

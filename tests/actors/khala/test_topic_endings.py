@@ -510,7 +510,7 @@ async def test_crashes_back_off(autojump_clock: MockClock) -> None:
         client = await node.follow(TOPIC)
         ranges.crashes_left = 3
         await node.commit(log)
-        for until, crashes in ((0.09, 1), (0.2, 2), (0.4, 3)):
+        for until, crashes in ((0.05, 1), (0.25, 2), (0.35, 3)):
             await trio.sleep(until - trio.current_time())
             assert len(node.crash_log.crashes) == crashes
         await trio.sleep(0.71 - trio.current_time())

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
+import httpx
 import pytest
 import trio
 
+from khala_client.core.cursor import Cursor
 from khala_client.errors import (
     ChainMismatch,
     Forbidden,
@@ -22,7 +24,7 @@ from khala_client.store import MemoryStore, SqliteStore, Store
 from khala_client.trio import Khala, Subscription
 from khala_contracts import codec, reason_codes
 from khala_contracts.codec import CursorStart, ErrorMessage, GoAway, UnsubscribedReason
-from tests.actors.khala_client.world import World, open_world
+from tests.actors.khala_client.world import World, open_world, problem
 from tests.unit.khala_client.node_model import LINEAGE, topic_number
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from khala_client.events import Event
     from khala_contracts.reason_codes import ReasonCode
+from khala_contracts.topics import Lineage, Seq
 
 TOPIC, OTHER = topic_number(1), topic_number(2)
 
@@ -111,6 +114,22 @@ async def test_every_way_to_start(world: World, after: int, seqs: list[int]) -> 
         assert await take(events, len(seqs)) == seqs
     if after == 2:
         assert world.connections[0].node.starts[0].start == CursorStart(2, LINEAGE, log.chains[2])
+
+
+async def test_a_cursor_kept_by_the_application(world: World) -> None:
+    """Given whole, with its chain; one of another history is stale."""
+    log = world.add(TOPIC, 4)
+    cursor = Cursor(TOPIC, Seq(3), Lineage(LINEAGE), log.chains[3])
+    async with client(world) as khala:
+        async with khala.subscribe(TOPIC, after=cursor) as events:
+            assert await take(events, 1) == [4]
+        for wrong in (attrs.evolve(cursor, chain=bytes(32)), attrs.evolve(cursor, lineage=Lineage("lin_2"))):
+            async with khala.subscribe(TOPIC, after=wrong) as events:
+                with pytest.raises(StaleCursor, match="lineage_mismatch"):
+                    await take(events, 1)
+        async with khala.subscribe(TOPIC, after=99) as events:
+            with pytest.raises(StaleCursor, match="lineage_mismatch"):
+                await take(events, 1)
 
 
 async def test_two_topics_on_one_connection(world: World) -> None:
@@ -307,6 +326,74 @@ async def test_a_topic_that_may_not_be_read(world: World) -> None:
         assert await take(events, 1) == [1]
 
 
+async def test_a_topic_added_later_that_may_not_be_read(world: World) -> None:
+    """Refused at the renewal: it alone ends; the connection goes on."""
+    world.add(TOPIC, 1)
+    world.forbidden.add(OTHER)
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        assert await take(events, 1) == [1]
+        async with khala.subscribe(OTHER) as denied:
+            with pytest.raises(Forbidden), trio.fail_after(5):
+                await denied.__anext__()
+        await world.append(TOPIC)
+        assert await take(events, 1) == [2]
+    assert len(world.connections) == 1
+
+
+async def test_a_mint_in_trouble_is_tried_again(world: World, autojump_clock: trio.testing.MockClock) -> None:
+    """The link is the retry owner: its backoff, the server's time."""
+    world.add(TOPIC, 1)
+    world.http_troubles.extend(
+        [httpx.ConnectError("no"), problem(reason_codes.RATE_LIMITED, retry_after_ms=4_000)]
+    )
+    notices: list[Notice] = []
+    async with client(world) as khala, khala.subscribe(TOPIC, on_notice=notices.append) as events:
+        assert await take(events, 1) == [1]
+    assert [notice for notice in notices if isinstance(notice, Disconnected)] == [
+        Disconnected("unavailable", 0.125),
+        Disconnected("rate_limited", 4.0),
+    ]
+
+
+async def test_a_mint_that_hangs_is_given_up(world: World, autojump_clock: trio.testing.MockClock) -> None:
+    """After 20 s, for another attempt."""
+    world.add(TOPIC, 1)
+    world.mint_gate = trio.Event()
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        with trio.move_on_after(20.05):
+            await events.__anext__()
+        world.mint_gate.set()
+        assert await take(events, 1) == [1]
+    assert len(world.calls("/api/sync/token")) == 2
+
+
+async def test_a_key_that_is_no_key(world: World) -> None:
+    """401 at the mint: sign in again; nothing is retried."""
+    world.add(TOPIC, 1)
+    settings = attrs.evolve(world.settings, key="khk_wrong")
+    async with (
+        Khala(settings, rng=Halves(), wall_clock=lambda: 0.0) as khala,
+        khala.subscribe(TOPIC) as events,
+    ):
+        with pytest.raises(ReauthRequired), trio.fail_after(5):
+            await events.__anext__()
+    assert len(world.calls("/api/sync/token")) == 1
+    assert world.connections == []
+
+
+async def test_a_renewal_that_is_refused_for_good(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The session ended in control before the node heard of it: everything ends."""
+    world.add(TOPIC, 1)
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        assert await take(events, 1) == [1]
+        world.http_troubles.append(problem(reason_codes.REAUTH_REQUIRED))
+        with pytest.raises(ReauthRequired), trio.fail_after(200):
+            await events.__anext__()
+    assert len(world.connections) == 1
+
+
 async def test_a_topic_that_the_node_does_not_know(world: World) -> None:
     """Looks the same."""
     async with client(world) as khala, khala.subscribe(TOPIC) as events:
@@ -366,6 +453,27 @@ async def test_a_forged_page_is_refused(world: World) -> None:
             await take(events, 9)
 
 
+@pytest.mark.parametrize("change", ["lineage", "chain"])
+async def test_pages_of_another_history_are_refused(world: World, change: str) -> None:
+    """A page that does not continue what was applied: another lineage, or another chain at our seq."""
+    log = world.add(TOPIC, 9)
+    store = MemoryStore()
+    async with client(world) as khala:
+        async with khala.subscribe(TOPIC, store=store) as events:
+            await take(events, 4)
+        log.floor_seq = 8
+        async with khala.subscribe(TOPIC, store=store, history_by_pages=True) as events:
+            while not world.connections[-1].node.starts:
+                await trio.sleep(0.001)
+            if change == "lineage":
+                log.lineage = "lin_2"
+            else:
+                log.chains[4] = bytes(32)
+            with pytest.raises(StaleCursor) as stale:
+                await take(events, 1)
+    assert stale.value.reason == "lineage_mismatch"
+
+
 async def test_pages_do_not_cure_another_history(world: World) -> None:
     """lineage_mismatch is raised as it is."""
     log = world.add(TOPIC, 5)
@@ -403,6 +511,38 @@ async def test_what_was_processed_is_saved(world: World, tmp_path: Path) -> None
             assert await take(events, 3) == [4, 5, 6]
     assert [event.seq for event in store.read_history(TOPIC)] == [1, 2, 3, 4, 5, 6]
     store.close()
+
+
+async def test_a_long_replay_is_committed_on_the_way(world: World, tmp_path: Path) -> None:
+    """A crash repeats at most the last 256 events, and what is being processed."""
+    world.add(TOPIC, 700)
+    world.frames_per_message = 350
+    store = SqliteStore.open(tmp_path / "store.sqlite3", namespace="n")
+    async with client(world) as khala, khala.subscribe(TOPIC, store=store) as events:
+        for seq in range(1, 701):
+            assert await take(events, 1) == [seq]
+            saved = store.load_cursor(TOPIC)
+            assert saved is not None
+            assert seq - saved.seq <= 257
+    assert events.counts.applied == 0
+    store.close()
+
+
+async def test_frames_are_counted_exactly(world: World) -> None:
+    """KH-24: what was applied, repeated, behind a gap."""
+    world.add(TOPIC, 6)
+    world.frames_per_message = 1
+    seen = 0
+
+    def disturb(data: bytes) -> list[bytes]:
+        nonlocal seen
+        seen += data[:1] == b"\x0a"
+        return [] if seen == 4 else [data, data, data] if seen == 2 else [data]
+
+    world.fault = disturb
+    async with client(world) as khala, khala.subscribe(TOPIC) as events:
+        await take(events, 6)
+        assert (events.counts.applied, events.counts.duplicates, events.counts.gaps) == (6, 2, 1)
 
 
 async def test_waiting_commits_what_came_before(world: World, tmp_path: Path) -> None:

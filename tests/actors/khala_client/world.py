@@ -122,6 +122,9 @@ class World:
     http_troubles: deque[Exception | httpx.Response | None] = attrs.field(factory=deque)
     # Appends whose answer gets lost after they were committed.
     lost_answers: int = 0
+    # Appends wait here before they are answered.
+    append_gate: trio.Event | None = None
+    mint_gate: trio.Event | None = None
     keys: dict[str, bytes] = attrs.field(factory=dict)
     run_states: dict[str, int] = attrs.field(factory=dict)
 
@@ -173,12 +176,16 @@ class World:
             return problem(reason_codes.UNAUTHENTICATED)
         match request.method, path.strip("/").split("/"):
             case "POST", ["api", "sync", "token"]:
+                if self.mint_gate is not None:
+                    await self.mint_gate.wait()
                 return self._mint(m.SyncTokenRequest.FromString(request.content))
             case "POST", ["v1", "runs"]:
                 return self._create(request)
             case "GET", ["v1", "runs", run_id]:
                 return self._get_run(run_id)
             case "POST", ["v1", "runs", run_id, "events"]:
+                if self.append_gate is not None:
+                    await self.append_gate.wait()
                 return self._append(run_id, request)
             case "POST", ["v1", "runs", run_id, "transitions"]:
                 return self._transition(run_id, m.TransitionRunRequest.FromString(request.content))

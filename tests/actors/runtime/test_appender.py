@@ -13,8 +13,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from khala_contracts import reason_codes
 from khala_service.errors import SerializationTrouble, Unavailable
-from runtime.actors.appender import SERIALIZATION_TRIES, Appender
+from runtime.actors.appender import Appender
 from runtime.actors.relay import Relay
+from runtime.actors.writer import SERIALIZATION_TRIES
 from runtime.core.commands import Submission
 from runtime.core.limits import RuntimeLimits
 from runtime.core.outcomes import Answered, Appended, Refused, Skipped

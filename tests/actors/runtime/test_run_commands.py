@@ -15,13 +15,14 @@ from khala_contracts.kinds import decode_payload
 from khala_contracts.topics import format_run_events
 from runtime.actors.appender import Appender
 from runtime.actors.relay import Relay
-from runtime.actors.run_commands import Caller, CommandRefused, NewRunFields, RunCommands, Transition
+from runtime.actors.run_commands import Caller, CommandRefused, RunCommands, Transition
 from runtime.actors.run_directory import RunDirectory
 from runtime.actors.run_reads import RunReads
 from runtime.core.limits import RuntimeLimits
 from runtime.core.outcomes import Appended, Refused, Skipped
 from runtime.core.principals import Right
 from runtime.core.rate_limit import Rate, RateLimiter
+from runtime.core.run_fields import NewRunFields
 from runtime.core.run_state_machine import RunState
 from tests.actors.runtime.memory_journal_store import MemoryJournalStore
 from tests.actors.runtime.rig import (

@@ -38,6 +38,7 @@ from khala_contracts.codec import (
     Unsubscribed,
     UnsubscribedReason,
 )
+from khala_contracts.frames import ERASED_KIND
 from khala_contracts.topics import Lineage, Seq
 from tests.unit.khala_client.node_model import LINEAGE, LogModel, NodeModel, topic_number
 
@@ -223,6 +224,34 @@ def test_a_path_that_keeps_losing_frames_is_given_up() -> None:
     assert isinstance(feed(follow, log, 9)[-1], GapSeen)
 
 
+def test_what_was_applied_before_a_violation_is_delivered() -> None:
+    """The position has moved: not delivering it would lose it for ever."""
+    follow, log = live_at(1)
+    log.append(40)
+    for _ in range(GAPS_PER_CONNECTION_MAX):
+        feed(follow, log, 30)
+        follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.ASKED))
+        subscribed(follow, log)
+    with pytest.raises(RemoteProtocolError) as violation:
+        feed(follow, log, 2, 3, 9)
+    (delivered,) = violation.value.happenings
+    assert isinstance(delivered, Delivered)
+    assert delivered.cursor == follow.cursor
+    assert [applied.frame.seq for applied in delivered.applied] == [2, 3]
+
+
+def test_a_tombstone_that_names_nothing_is_a_violation() -> None:
+    """The chain cannot follow from it; what came before it in the same message is delivered."""
+    follow, log = live_at(1)
+    log.append(2)
+    broken = attrs.evolve(log.frames[2], kind=ERASED_KIND, payload=b"")
+    with pytest.raises(RemoteProtocolError, match="malformed_message") as violation:
+        follow.note_frames((log.frames[1], broken))
+    (delivered,) = violation.value.happenings
+    assert isinstance(delivered, Delivered)
+    assert delivered.cursor.seq == 2
+
+
 def test_replay_complete_beyond_our_seq_is_a_gap() -> None:
     """The end of the replay got lost."""
     follow, log = follow_of(), log_of(3)
@@ -388,7 +417,7 @@ def test_a_paused_topic_is_not_asked() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        FramesMessage((LogModel(TOPIC).after(0, 1)) or (log_of(1).frames[0],)),
+        FramesMessage((log_of(1).frames[0],)),
         ReplayComplete(TOPIC, 1, bytes(32)),
     ],
 )

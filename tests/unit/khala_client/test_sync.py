@@ -19,7 +19,7 @@ from khala_client.core.happenings import (
     Welcomed,
 )
 from khala_client.core.protocol import Identity
-from khala_client.core.sync import Reconnect, Stop, SyncMachine
+from khala_client.core.sync import FOLLOWS_MAX, Reconnect, Stop, SyncMachine
 from khala_client.errors import Forbidden, KhalaError, ReauthRequired, Unavailable, UpgradeRequired
 from khala_contracts import codec, reason_codes
 from khala_contracts.codec import (
@@ -302,6 +302,35 @@ def test_leaving_without_a_connection_is_immediate() -> None:
     assert session.machine.leave(TOPIC) == Output()
     assert session.machine.follow_of(TOPIC) is None
     assert session.machine.leave(OTHER) == Output()
+
+
+def test_what_was_applied_is_delivered_also_if_the_rest_is_a_violation() -> None:
+    """Output has both: the frames and the close."""
+    log = log_of(1, 9)
+    session = Session(log)
+    session.machine.follow(TOPIC, "beginning")
+    session.connect()
+    for _ in range(3):
+        session.receive(codec.encode_entry(log.frames[8]))
+    session.receive(codec.encode_entry(log.frames[0]) + codec.encode_entry(log.frames[1]))
+    assert session.close is None
+    session.taken(Delivered)
+    # The fourth gap of this connection, behind two frames that are next.
+    for data in (log.frames[2], log.frames[3]):
+        session.receive(codec.encode_entry(data))
+    session.receive(codec.encode_entry(log.frames[8]))
+    assert session.close is not None
+    assert session.close.code == 1002
+    assert len(session.taken(Delivered)) == 2
+
+
+def test_a_client_follows_256_topics() -> None:
+    """And not one more; a token would not hold it."""
+    machine = SyncMachine(Identity("dev_00000001", "0.1.0"), rng=random.Random(0))
+    for number in range(FOLLOWS_MAX):
+        machine.follow(topic_number(number), "now")
+    with pytest.raises(ValueError, match="256 topics"):
+        machine.follow(topic_number(999), "now")
 
 
 def test_what_comes_late_about_a_left_topic_is_about_nothing() -> None:

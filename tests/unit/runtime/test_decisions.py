@@ -76,6 +76,14 @@ def test_key_before_everything() -> None:
     assert reasons([decision]) == ["idempotency_conflict"]
 
 
+def test_answer_that_cannot_be_read() -> None:
+    """A row that this build does not understand fails its own request, and writes nothing for it."""
+    request = append(RUN, thoughts("x"), "k")
+    stored = {("scope", "k"): StoredKey(request.key.fingerprint, b"\xffnewer")}
+    decisions = decide([request, append(RUN, thoughts("y"))], attrs.evolve(locked(), known_keys=stored))
+    assert reasons(decisions) == ["internal", "Accepted"]
+
+
 @pytest.mark.parametrize(
     ("state", "expected_seq", "burst", "reason"),
     [

@@ -51,6 +51,7 @@ from khala_contracts.codec import (
     TopicStart,
     Unsubscribed,
     UnsubscribedReason,
+    WireError,
 )
 from khala_contracts.codec import (
     StaleCursor as StaleCursorMessage,
@@ -206,7 +207,12 @@ class TopicFollow:
         applied: list[Applied] = []
         gap: Gap | None = None
         for frame in frames:
-            judged = self.rule.offer(frame)
+            try:
+                judged = self.rule.offer(frame)
+            except WireError as error:
+                raise RemoteProtocolError(
+                    error.reason_code, error.detail, self._delivered(applied)
+                ) from error
             if isinstance(judged, Applied):
                 applied.append(judged)
                 if frame.seq == self._through_seq:
@@ -216,16 +222,20 @@ class TopicFollow:
                 break
             else:
                 assert isinstance(judged, Duplicate)  # counted by the rule; nothing to deliver
-        happenings: tuple[Happening, ...] = ()
-        if applied:
-            cursor = Cursor(self.topic, Seq(self.rule.seq), self._lineage, self.rule.chain)
-            happenings = (Delivered(cursor, tuple(applied)),)
-        return happenings if gap is None else happenings + self._resume_after_gap(gap)
+        delivered = self._delivered(applied)
+        return delivered if gap is None else delivered + self._resume_after_gap(gap, delivered)
 
-    def _resume_after_gap(self, gap: Gap) -> tuple[Happening, ...]:
+    def _delivered(self, applied: list[Applied]) -> tuple[Happening, ...]:
+        if not applied or self.rule is None:
+            return ()
+        cursor = Cursor(self.topic, Seq(self.rule.seq), self._lineage, self.rule.chain)
+        return (Delivered(cursor, tuple(applied)),)
+
+    def _resume_after_gap(self, gap: Gap, delivered: tuple[Happening, ...] = ()) -> tuple[Happening, ...]:
         self._gaps_here += 1
         if self._gaps_here > GAPS_PER_CONNECTION_MAX:
-            raise RemoteProtocolError("protocol_error", f"{self.topic} lost frames {self._gaps_here} times")
+            detail = f"{self.topic} lost frames {self._gaps_here} times"
+            raise RemoteProtocolError("protocol_error", detail, delivered)
         self.leave()
         return (GapSeen(self.topic, gap.expected_seq, gap.seq),)
 

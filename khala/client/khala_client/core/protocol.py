@@ -74,12 +74,17 @@ class LocalProtocolError(Exception):
 
 
 class RemoteProtocolError(Exception):
-    """The server did; ``reason_code`` is the registry's name for it."""
+    """The server did; ``reason_code`` is the registry's name for it.
 
-    def __init__(self, reason_code: str, detail: str) -> None:
+    ``happenings`` is what came of the same message before the trouble and stays true: frames that
+    were applied are delivered, or their seqs would be missing for ever.
+    """
+
+    def __init__(self, reason_code: str, detail: str, happenings: tuple[Happening, ...] = ()) -> None:
         super().__init__(f"{reason_code}: {detail}")
         self.reason_code = reason_code
         self.detail = detail
+        self.happenings = happenings
 
 
 class Phase(enum.Enum):

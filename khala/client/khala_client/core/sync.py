@@ -47,10 +47,12 @@ if TYPE_CHECKING:
 
     from khala_client.core.cursor import After
 
-__all__ = ["Reconnect", "Stop", "SyncMachine"]
+__all__ = ["FOLLOWS_MAX", "Reconnect", "Stop", "SyncMachine"]
 
-# Fewer than the server's default of 64 would only cost messages; more would be refused.
-_TOPICS_PER_MESSAGE_MAX: Final = 64
+# SPEC section 6: subscriptions of one connection, and topics of one token.
+FOLLOWS_MAX: Final = 256
+# What a subscribe may name if the welcome does not say.
+_TOPICS_PER_MESSAGE: Final = 64
 _Item = TypeVar("_Item")
 
 
@@ -108,11 +110,14 @@ class SyncMachine:
         """Start to follow ``topic``.
 
         Raises:
-            ValueError: it is followed already; one follower per topic and machine.
+            ValueError: it is followed already, or FOLLOWS_MAX topics are.
         """
         before = self._follows.get(topic)
         if before is not None and _is_wanted(before):
             message = f"{topic} is followed already"
+            raise ValueError(message)
+        if len(self._follows) >= FOLLOWS_MAX and before is None:
+            message = f"{FOLLOWS_MAX} topics are followed already"
             raise ValueError(message)
         follow = TopicFollow(topic, after, rng=self._rng)
         if before is not None and before.state is FollowState.LEAVING:
@@ -172,7 +177,7 @@ class SyncMachine:
             happenings += self._dispatch(message, now_s)
         except RemoteProtocolError as error:
             self._is_closed_by_us = True
-            return Output(close=CloseRequest(1002, str(error)))
+            return Output(happenings=error.happenings, close=CloseRequest(1002, str(error)))
         if isinstance(message, Welcome):
             self._backoff.begin(now_s)
         if isinstance(message, Renewed) and self._presented is not None:
@@ -383,15 +388,16 @@ class SyncMachine:
         if len(asked) < len(askable) and not self._is_token_awaited and self._presented is None:
             self._is_token_awaited = True
             happenings += (TokenDue(),)
-        send = [codec.encode_client_message(Unsubscribe(topics=names)) for names in _portions(leaving)]
-        send += [codec.encode_client_message(Subscribe(topics=starts)) for starts in _portions(asked)]
+        send = [codec.encode_client_message(Unsubscribe(topics=names)) for names in self._portions(leaving)]
+        send += [codec.encode_client_message(Subscribe(topics=starts)) for starts in self._portions(asked)]
         return Output(send=tuple(send), happenings=happenings)
+
+    def _portions(self, items: Sequence[_Item]) -> Iterator[tuple[_Item, ...]]:
+        welcome = self._open_protocol().welcome
+        size = (welcome.limits.topics_per_subscribe_max if welcome is not None else 0) or _TOPICS_PER_MESSAGE
+        for start in range(0, len(items), size):
+            yield tuple(items[start : start + size])
 
 
 def _is_wanted(follow: TopicFollow) -> bool:
     return not follow.is_unwanted and follow.state is not FollowState.ENDED
-
-
-def _portions(items: Sequence[_Item]) -> Iterator[tuple[_Item, ...]]:
-    for start in range(0, len(items), _TOPICS_PER_MESSAGE_MAX):
-        yield tuple(items[start : start + _TOPICS_PER_MESSAGE_MAX])

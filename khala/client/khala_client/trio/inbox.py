@@ -5,7 +5,9 @@ asks the node to stop (pause) and to go on (resume) when half of it was taken. S
 bounded, other topics of the same connection are not held up, and nothing is lost: what the node
 stopped sending is sent after the cursor later.
 
-Invariant: bytes of waiting payloads <= bytes_max + one delivery (what was on the wire)
+Invariants:
+    waiting events and bytes <= EVENTS_MAX, BYTES_MAX + what was on the wire when the pause was asked
+    between two waiting events there is at most one item of each other type: the newest
 """
 
 from __future__ import annotations
@@ -74,12 +76,12 @@ class Inbox:
                     self._is_paused = True
                     self._pause()
             case Replaying():
-                self._items.append(Started(happening.cursor))
-                self._items.append(happening)
+                self._put_latest(Started(happening.cursor))
+                self._put_latest(happening)
             case TopicEnded():
                 self._items.append(Ended(happening.error))
             case Live() | HeadSeen() | Lagged() | GapSeen() | Released() | Retrying():
-                self._items.append(happening)
+                self._put_latest(happening)
             case _:
                 return
         self._arrived.set()
@@ -93,8 +95,17 @@ class Inbox:
 
     def put_notice(self, notice: Notice) -> None:
         """See Sink.put_notice."""
-        self._items.append(notice)
+        self._put_latest(notice)
         self._arrived.set()
+
+    def _put_latest(self, item: InboxItem) -> None:
+        for place in range(len(self._items) - 1, -1, -1):
+            if isinstance(self._items[place], Event | Ended):
+                break
+            if type(self._items[place]) is type(item):
+                del self._items[place]
+                break
+        self._items.append(item)
 
     def take_nowait(self) -> InboxItem | None:
         """Return the next item, None if there is none now."""

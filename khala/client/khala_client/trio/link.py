@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+import attrs
 import trio
 
+from khala_client.core.apply import ApplyCounts
 from khala_client.core.happenings import (
     CloseRequest,
     Delivered,
@@ -115,6 +117,15 @@ class SyncLink:
     def resume(self, topic: TopicName) -> None:
         """Let it send again, after the cursor."""
         self._perform(self._machine.resume(topic))
+
+    def counts_of(self, topic: TopicName) -> ApplyCounts:
+        """Return the counts of a followed topic; zeros before it was accepted."""
+        follow = self._machine.follow_of(topic)
+        return (
+            attrs.evolve(follow.rule.counts)
+            if follow is not None and follow.rule is not None
+            else ApplyCounts()
+        )
 
     # -- the task ----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from khala_client.core.cursor import Cursor
 from khala_client.errors import ChainMismatch, StaleCursor
 from khala_client.events import Event
 from khala_client.trio.retry import Retry
+from khala_contracts.errors import WireError
 from khala_contracts.topics import Lineage, Seq
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ class HistoryPages:
         rule = ApplyRule(position.topic, seq=position.seq, chain=read.chain_before)
         events: list[Event] = []
         for stored in read.events:
-            judged = rule.offer(stored.frame)
+            try:
+                judged = rule.offer(stored.frame)
+            except (WireError, ValueError) as error:
+                raise ChainMismatch(position.topic, stored.frame.seq, lineage=read.cursor.lineage) from error
             if not isinstance(judged, Applied):
                 raise ChainMismatch(position.topic, stored.frame.seq, lineage=read.cursor.lineage)
             events.append(Event.from_frame(stored.frame, chain=judged.chain))

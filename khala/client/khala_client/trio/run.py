@@ -161,6 +161,7 @@ class Run:
             raise self._failure
 
     async def _hand_over(self, event: OutgoingEvent, *, is_awaited: bool) -> _Pending:
+        await trio.lowlevel.checkpoint()
         pending = _Pending(event, is_awaited)
         while self._is_abandoned_for is None and not self._queue.has_room(pending):
             # No deadline: a full queue empties, or is settled with an error, within PATIENCE_S.

@@ -29,6 +29,7 @@ from khala_contracts.topics import Lineage, Seq, TopicName
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from khala_client.core.apply import ApplyCounts
     from khala_client.store import Store
     from khala_client.trio.link import SyncLink
     from khala_client.trio.paging import HistoryPages
@@ -60,6 +61,7 @@ class Subscription:
         self.topic = topic
         self._after = after
         self._is_begun = is_stored
+        self._begin_at: Cursor | None = None
         self._link = link
         self._store = store
         self._pages = pages
@@ -81,6 +83,11 @@ class Subscription:
     def is_live(self) -> bool:
         """True once everything that was committed at the subscription was given."""
         return self._is_live
+
+    @property
+    def counts(self) -> ApplyCounts:
+        """Exact numbers of frames that were applied, repeated or behind a gap, since the start."""
+        return self._link.counts_of(self.topic)
 
     def start(self) -> None:
         """Begin to follow.
@@ -119,14 +126,14 @@ class Subscription:
             await self._commit()
         # What an item asks for is first noted and then awaited, so that a cancelled call loses nothing.
         while True:
-            if self._position is not None and not self._is_begun:
-                await self._begin(self._position)
+            if self._begin_at is not None:
+                await self._begin(self._begin_at)
             item = self._inbox.take_nowait()
             match item:
                 case Event():
                     return self._give(item)
                 case Started(cursor):
-                    self._position = self._position_at(cursor)
+                    self._note_start(cursor)
                 case Ended(error):
                     self._error = error
                 case None:
@@ -146,12 +153,16 @@ class Subscription:
         self._position = attrs.evolve(self._position, seq=Seq(event.seq), chain=event.chain)
         return event
 
-    def _position_at(self, cursor: Cursor) -> Cursor:
-        # A later start (after a reconnect) stands where the inbox ends, not where we are.
+    def _note_start(self, cursor: Cursor) -> None:
         position = self._position
-        if position is None or position.chain is None:
-            return cursor
-        return attrs.evolve(position, lineage=cursor.lineage) if position.seq == 0 else position
+        if position is not None and position.seq > 0 and position.chain is not None:
+            # A later start (after a reconnect) stands where the inbox ends, not where we are.
+            cursor = position
+        # At seq 0 the lineage may be another one by now: nothing was applied that would contradict it.
+        has_moved = position is None or position.lineage != cursor.lineage
+        if not self._is_begun or has_moved:
+            self._begin_at = cursor
+        self._position = cursor
 
     async def _wait_for_more(self) -> None:
         if self._is_reading_pages:
@@ -173,6 +184,10 @@ class Subscription:
             self._position = Cursor(self.topic, seq, lineage, chain)
         elif self._position.seq > 0 and self._position.lineage != lineage:
             return False
+        else:
+            self._position = attrs.evolve(self._position, lineage=lineage)
+        if not self._is_begun:
+            self._begin_at = self._position
         self._error, self._is_reading_pages, self._is_live = None, True, False
         return True
 
@@ -192,7 +207,7 @@ class Subscription:
             await trio.to_thread.run_sync(self._store.begin, cursor)
         else:
             self._store.begin(cursor)
-        self._is_begun = True
+        self._is_begun, self._begin_at = True, None
 
     async def _commit(self) -> None:
         if not self._processed:
