@@ -83,6 +83,7 @@ def measure_append(setup: AppendSetup, *, pairs: int, report: Callable[[str], No
         SystemFailedError: The system or pgbench did not work, or an acknowledgement was not kept.
         AppendFailedError: A request was refused. No figure is given in either case.
     """
+    environment = describe_environment()
     api_runs: list[ApiMeasurement] = []
     reference_runs: list[ReferenceMeasurement] = []
     with tempfile.TemporaryDirectory(prefix="khala-bench-") as name:
@@ -96,7 +97,8 @@ def measure_append(setup: AppendSetup, *, pairs: int, report: Callable[[str], No
                     f"pgbench {reference_runs[-1].result.events_per_s:,.0f} events/s"
                 )
             settings = system.query("SELECT " + ", ".join(f"current_setting('{s}')" for s in _SETTINGS))[0]
-    return _result(setup, api_runs, reference_runs, database=dict(zip(_SETTINGS, settings, strict=True)))
+    database = dict(zip(_SETTINGS, settings, strict=True))
+    return _result(setup, api_runs, reference_runs, {**environment, "postgresql": database})
 
 
 def _run_api(setup: AppendSetup, system: SystemUnderTest) -> ApiMeasurement:
@@ -182,8 +184,7 @@ def _result(
     setup: AppendSetup,
     api: Sequence[ApiMeasurement],
     reference: Sequence[ReferenceMeasurement],
-    *,
-    database: dict[str, str],
+    environment: dict[str, object],
 ) -> dict[str, object]:
     ratios = [
         ours.events_per_s / theirs.result.events_per_s for ours, theirs in zip(api, reference, strict=True)
@@ -192,7 +193,7 @@ def _result(
     return {
         "benchmark": "append",
         "unit": "events/s",
-        "environment": {**describe_environment(), "postgresql": database},
+        "environment": environment,
         "target": {"events_per_s": TARGET_EVENTS_PER_S, "is_met": rate.median >= TARGET_EVENTS_PER_S},
         "results": [
             {

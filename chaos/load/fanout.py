@@ -81,6 +81,7 @@ def measure_fanout(
         CompilerMissingError: There is no reference without a C compiler.
         LostFramesError: A run lost or repeated a frame, or did not end; no figure is given then.
     """
+    environment = describe_environment()
     results: list[dict[str, object]] = []
     medians: list[float] = []
     with tempfile.TemporaryDirectory() as name:
@@ -105,7 +106,7 @@ def measure_fanout(
     return {
         "benchmark": "fanout",
         "unit": "deliveries/s",
-        "environment": describe_environment(),
+        "environment": environment,
         "target": {"ratio_to_send_loop": TARGET_RATIO, "is_met": min(medians) >= TARGET_RATIO},
         "results": results,
     }

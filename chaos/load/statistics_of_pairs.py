@@ -46,11 +46,13 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def describe_environment() -> dict[str, str | int]:
-    """Return what a reader needs to compare figures."""
+def describe_environment() -> dict[str, str | int | float]:
+    """Return what a reader needs to compare figures; call it before the first measurement."""
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
         "machine": platform.machine(),
         "cpus": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 0,
+        # What else was running. Alternating pairs bear it, absolute figures do not.
+        "load_1m_before": round(os.getloadavg()[0], 2),
     }

@@ -14,21 +14,27 @@ if TYPE_CHECKING:
     from runtime.core.commands import RunFacts
     from runtime.core.outcomes import Appended, AppendedPart
 
-__all__ = ["ack_messages", "append_response", "create_response", "run_message", "transition_response"]
+__all__ = ["add_acks", "append_response", "create_response", "run_message", "transition_response"]
 
 
-def ack_messages(part: AppendedPart) -> list[m.Ack]:
-    """Return one acknowledgement for each event of the part."""
-    topic, lineage = part.topic, part.lineage
-    return [
-        m.Ack(event_id=event_id, topic=topic, seq=seq, lineage=lineage, chain=chain)
-        for event_id, seq, chain in part.acks()
-    ]
+def add_acks(response: m.AppendEventsResponse, part: AppendedPart) -> None:
+    """Add one acknowledgement for each event of the part."""
+    add, topic, lineage = response.acks.add, part.topic, part.lineage
+    for event_id, seq, chain in part.acks():
+        add(event_id=event_id, topic=topic, seq=seq, lineage=lineage, chain=chain)
 
 
 def append_response(appended: Appended) -> m.AppendEventsResponse:
     """Return the response of an append."""
-    return m.AppendEventsResponse(acks=[ack for part in appended.parts for ack in ack_messages(part)])
+    response = m.AppendEventsResponse()
+    for part in appended.parts:
+        add_acks(response, part)
+    return response
+
+
+def _first_ack(part: AppendedPart) -> m.Ack:
+    event_id, seq, chain = next(part.acks())
+    return m.Ack(event_id=event_id, topic=part.topic, seq=seq, lineage=part.lineage, chain=chain)
 
 
 def run_message(
@@ -69,7 +75,7 @@ def create_response(facts: RunFacts, *, created_at_us: int, part: AppendedPart) 
         head_seq=part.last_seq,
         head_chain=part.chains[-32:],
     )
-    return m.CreateRunResponse(run=run, ack=ack_messages(part)[0]).SerializeToString(deterministic=True)
+    return m.CreateRunResponse(run=run, ack=_first_ack(part)).SerializeToString(deterministic=True)
 
 
 def transition_response(
@@ -90,5 +96,5 @@ def transition_response(
         head_seq=part.last_seq,
         head_chain=part.chains[-32:],
     )
-    message = m.TransitionRunResponse(run=run, ack=ack_messages(part)[0])
+    message = m.TransitionRunResponse(run=run, ack=_first_ack(part))
     return message.SerializeToString(deterministic=True)

@@ -15,7 +15,7 @@ from khala.core.limits import NodeLimits
 from khala.ports import JournalUnavailableError
 from khala_contracts.chain import chain_start
 from khala_contracts.codec import StaleReason
-from tests.topic_log import LINEAGE, ORG, OTHER_LINEAGE, OTHER_USER, TopicLog, run_topic
+from tests.topic_log import ORG, OTHER_LINEAGE, OTHER_USER, TopicLog, run_topic
 
 if TYPE_CHECKING:
     from khala.core.pages import Page
@@ -173,7 +173,9 @@ class JournalSuite:
         await desk.keep(log)
         _assert_page(await desk.reader.read_page(TOPIC.name, after), log, after, last)
 
-    @pytest.mark.parametrize(("size", "frames"), [(100, 10), (400, 4), (EXACT, 4), (EXACT + 1, 3), (3_000, 1)])
+    @pytest.mark.parametrize(
+        ("size", "frames"), [(100, 10), (400, 4), (EXACT, 4), (EXACT + 1, 3), (3_000, 1)]
+    )
     async def test_bound_in_bytes(self, desk: JournalDesk, size: int, frames: int) -> None:
         """A page has at most page_max_bytes, but at least one frame, however large."""
         log = _log(12, size=size)
@@ -184,7 +186,7 @@ class JournalSuite:
             _assert_page(await desk.reader.read_page(TOPIC.name, after), log, after, after + frames)
 
     @pytest.mark.parametrize(
-        ("after", "last"), [(0, 0), (2, 2), (3, 9), (4, 9), (8, 9), (9, 9), (10, 10), (2**63 - 2, 2**63 - 2)]
+        ("after", "last"), [(0, 0), (2, 2), (3, 9), (4, 9), (8, 9), (9, 9), (10, 10), (10**12, 10**12)]
     )
     async def test_a_page_at_the_floor_and_the_head(self, desk: JournalDesk, after: int, last: int) -> None:
         """Retained from 4 on, head 9: a page starts at after + 1 or is empty; it never skips."""

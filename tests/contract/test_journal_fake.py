@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 import pytest
 
 from tests.actors.khala.fake_journal import FakeJournal
 from tests.contract.journal_suite import LIMITS, JournalSuite
-from tests.topic_log import TopicLog
+
+if TYPE_CHECKING:
+    from tests.topic_log import TopicLog
 
 
 @attrs.define

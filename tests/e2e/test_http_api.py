@@ -24,6 +24,7 @@ from khala_contracts.topics import format_run_events
 from tests.contract.fixture_files import Row, load, message_classes, rows
 from tests.e2e.ledger import Ledger
 from tests.e2e.wire import (
+    ANSWER_S,
     JSON,
     PROTOBUF,
     Api,
@@ -325,9 +326,12 @@ async def test_nobody_speaks_grpc(system: System) -> None:
             assert answer.status_code in {404, 415}, name
             known = await http.post(f"{system.ready[name]}/v1/runs", headers=headers, content=b"\x00" * 5)
             assert known.status_code in {401, 404, 415}, name
-        host, port, _ = sync_address(system)
-        with pytest.raises(httpx.HTTPError):
-            await http.post(f"http://{host}:{port}{path}", headers=headers, content=b"\x00" * 5)
+    host, port, _ = sync_address(system)
+    async with await trio.open_tcp_stream(host, port) as stream:
+        await stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
+        with trio.fail_after(ANSWER_S):
+            answered = bytes(await stream.receive_some())
+        assert answered == b"" or answered.startswith(b"HTTP/1.1 4")
 
 
 # -- one live lane (ARC-04) ------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SPREAD: Final = {"median": float, "min": float, "max": float, "count": int}
-ENVIRONMENT: Final = {"python": str, "system": str, "machine": str, "cpus": int}
+ENVIRONMENT: Final = {"python": str, "system": str, "machine": str, "cpus": int, "load_1m_before": float}
 SIDE: Final = {"deliveries_per_s": SPREAD, "wall_s": SPREAD, "cpu_s": SPREAD}
 FANOUT: Final = {
     "benchmark": str,

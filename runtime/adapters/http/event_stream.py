@@ -11,7 +11,7 @@ looked at again for each chunk, because a stream may live for hours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from khala_contracts import http_messages as m
 from khala_contracts import reason_codes
@@ -22,7 +22,7 @@ from runtime.actors.run_commands import Caller, CommandRefused
 from runtime.adapters.http.event_inputs import read_event
 from runtime.adapters.http.requests import check_key
 from runtime.core.outcomes import Appended, Refused
-from runtime.core.responses import ack_messages
+from runtime.core.responses import add_acks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EventStream"]
 
-T = TypeVar("T")
 _Keyed = tuple[str, "EventColumns"]
 
 
@@ -128,18 +127,19 @@ class EventStream:
             outcomes = await self._commands.append_keyed(caller, run, chunk)
         except (CommandRefused, HttpProblem, Unavailable) as error:
             return self._framing.frame(self._failed(_refusal_of(error))), False
-        acks: list[m.Ack] = []
+        committed = m.AppendEventsResponse()
         refusal: Refused | None = None
         for outcome in outcomes:
             if isinstance(outcome, Appended):
-                acks += [ack for part in outcome.parts for ack in ack_messages(part)]
+                for part in outcome.parts:
+                    add_acks(committed, part)
             elif isinstance(outcome, Refused):
                 refusal = outcome
                 break
-        self._index += len(acks)
+        self._index += len(committed.acks)
         answer = b""
-        if acks:
-            answer = self._framing.frame(m.AppendStreamAck(committed=m.AppendEventsResponse(acks=acks)))
+        if committed.acks:
+            answer = self._framing.frame(m.AppendStreamAck(committed=committed))
         if refusal is not None:
             answer += self._framing.frame(self._failed(refusal))
         return answer, refusal is None

@@ -125,12 +125,12 @@ async def open_listener(limits: NodeLimits | None = None) -> AsyncIterator[Liste
     )
     under_test = ListenerUnderTest(listener, QueueAcceptor.with_backlog(), counters, log, trio.Event(), peers)
 
-    async def serve() -> None:
+    async def listen() -> None:
         await listener.serve(under_test.acceptor, under_test.drain)
         under_test.has_returned = True
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
+        nursery.start_soon(listen)
         yield under_test
         nursery.cancel_scope.cancel()
 

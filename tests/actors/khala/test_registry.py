@@ -130,6 +130,28 @@ async def test_a_topic_waits_for_a_slow_subscribe(autojump_clock: MockClock) -> 
         assert client.seqs(TOPIC) == up_to(4)
 
 
+class _SlowToJoin(MemorySubscriber):
+    """A driver for which following a topic takes a second."""
+
+    async def subscribe(self, topic: TopicName) -> None:
+        """Join, late."""
+        await trio.sleep(1)
+        await super().subscribe(topic)
+
+
+async def test_a_client_that_leaves_while_its_topic_opens(autojump_clock: MockClock) -> None:
+    """A subscribe that is cancelled in the driver releases the topic: it goes like any idle one."""
+    async with open_node(log_of(TOPIC, 3)) as node:
+        node.registry._subscriber = _SlowToJoin(1_000, 1 << 30)
+        client = await node.follow(TOPIC)
+        assert node.registry._topics[TOPIC.name].pending_joins == 1
+        client.peer.vanish()
+        await node.settle()
+        assert node.registry._topics[TOPIC.name].pending_joins == 0
+        await trio.sleep(32)
+        assert len(node.registry) == 0
+
+
 class _SlowToLeave(MemorySubscriber):
     """A driver for which leaving a topic takes a second and is final when it is done."""
 

@@ -74,6 +74,14 @@ async def test_a_client_that_only_receives_is_dead_too(autojump_clock: MockClock
         assert client.close_code == 4002
 
 
+async def test_every_connection_is_looked_at(autojump_clock: MockClock) -> None:
+    """However many there are, each has its deadline; the sweep only gives others a turn in between."""
+    async with open_node() as node:
+        clients = [node.open_client() for _ in range(501)]
+        await trio.sleep(5.3)
+        assert {client.close_code for client in clients} == {4007}
+
+
 # -- tokens ---------------------------------------------------------------------------------------------
 
 

@@ -524,7 +524,6 @@ async def test_a_long_replay_is_committed_on_the_way(world: World, tmp_path: Pat
             saved = store.load_cursor(TOPIC)
             assert saved is not None
             assert seq - saved.seq <= 257
-    assert events.counts.applied == 0
     store.close()
 
 
