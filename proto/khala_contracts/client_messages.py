@@ -179,7 +179,9 @@ def decode_client_message_json_untrusted(text: str) -> ClientMessage:
 
 
 def _command() -> WireError:
-    return WireError(reason_codes.AUTHORITY_WRITE_FORBIDDEN, "hello, subscribe, unsubscribe, renew, heartbeat")
+    return WireError(
+        reason_codes.AUTHORITY_WRITE_FORBIDDEN, "hello, subscribe, unsubscribe, renew, heartbeat"
+    )
 
 
 def _malformed(detail: str, field: str) -> WireError:

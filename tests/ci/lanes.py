@@ -59,7 +59,7 @@ LANES: Final = (
     Lane(
         "boundaries",
         "top level, banned words and names, bounded channels, who may use asyncio, needs, tables",
-        budget_s=20,
+        budget_s=40,
         checks=(
             Check("top-level", boundaries.find_top_level_strangers),
             Check("names", boundaries.find_vague_modules),

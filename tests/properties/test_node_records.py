@@ -214,5 +214,5 @@ async def _scenario(script: Sequence[Sequence[object]], window_max_frames: int) 
 @settings(max_examples=80, deadline=None)
 @given(script=st.lists(ACTIONS, max_size=40), window_max_frames=st.sampled_from([1, 3, 1_000]))
 def test_a_topic_under_any_faults(script: list[Sequence[object]], window_max_frames: int) -> None:
-    """INV-2, INV-3: after any faults of driver and journal, the client holds exactly the journal."""
+    """INV-3, INV-6: after any faults of driver and journal, the client holds exactly the journal."""
     trio.run(_scenario, script, window_max_frames, clock=MockClock(autojump_threshold=0))

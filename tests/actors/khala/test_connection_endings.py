@@ -270,15 +270,17 @@ async def test_a_close_that_the_client_does_not_answer(autojump_clock: MockClock
         assert_nothing_is_left(node, client)
 
 
-@pytest.mark.parametrize("is_sending", [False, True])
-async def test_the_socket_breaks(autojump_clock: MockClock, is_sending: bool) -> None:
+@pytest.mark.parametrize("found_by", ["reader", "topic", "control"])
+async def test_the_socket_breaks(autojump_clock: MockClock, found_by: str) -> None:
     """A reset is found by the reader or by the next send; the topic's other subscribers go on."""
     log = log_of(TOPIC, 3)
     async with open_node(log) as node:
         broken, other = await node.follow(TOPIC), await node.follow(TOPIC)
         broken.transport.reset()
-        if is_sending:
+        if found_by == "topic":
             await node.commit(log)
+        elif found_by == "control":
+            broken.unsubscribe(OTHER_TOPIC)
         else:
             broken.peer.vanish()
         await node.settle()

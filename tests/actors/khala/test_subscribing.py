@@ -122,7 +122,7 @@ async def test_cursors_on_both_sides(autojump_clock: MockClock, seq: int, reason
     [CursorStart(5, OTHER_LINEAGE), CursorStart(5, LINEAGE, bytes(32)), CursorStart(0, OTHER_LINEAGE)],
 )
 async def test_cursors_of_another_history(autojump_clock: MockClock, cursor: CursorStart) -> None:
-    """INV-6: another lineage, or another chain at the seq, is lineage_mismatch."""
+    """Another lineage, or another chain at the seq, is lineage_mismatch."""
     async with open_node(log_of(TOPIC, 10)) as node:
         client = await node.follow(TOPIC, start=cursor)
         assert client.take(StaleCursor).reason is StaleReason.LINEAGE_MISMATCH
@@ -193,7 +193,7 @@ async def test_a_journal_that_contradicts_itself(autojump_clock: MockClock) -> N
 
 
 async def test_denials_look_the_same(autojump_clock: MockClock) -> None:
-    """INV-8: no grant, a foreign run, a run that does not exist: the same answer, byte for byte but the name."""
+    """INV-16: no grant, a foreign run, a run that does not exist: the same answer, byte for byte but the name."""
     foreign = log_of(OTHER_TOPIC, 3)
     foreign.rights = HeadRights(OTHER_USER, None)
     async with open_node(log_of(TOPIC, 3), foreign) as node:

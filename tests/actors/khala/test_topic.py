@@ -235,7 +235,7 @@ def _copy_of(signer: RecordSigner, record: FanoutRecord) -> RecordCopy:
 
 
 async def test_forged_records_change_nothing(autojump_clock: MockClock) -> None:
-    """INV: a record without the runtime's seal, or sealed for another topic, is counted and dropped."""
+    """INV-6: a record without the runtime's seal, or sealed for another topic, is counted and dropped."""
     log, other = log_of(TOPIC, 10), log_of(OTHER_TOPIC, 10)
     async with open_node(log, other) as node:
         client = await node.follow(TOPIC, OTHER_TOPIC)

@@ -53,7 +53,7 @@ def _ended(client: ClientUnderTest) -> bool:
 
 
 async def test_another_lineage_ends_every_subscription(autojump_clock: MockClock) -> None:
-    """INV-6: within a position check all are told, with the new observation; the connection stays."""
+    """Within a position check all are told, with the new observation; the connection stays."""
     log = log_of(TOPIC, 10)
     async with open_node(log, log_of(OTHER_TOPIC, 2)) as node:
         clients = [await node.follow(TOPIC), await node.follow(TOPIC, OTHER_TOPIC)]
@@ -74,7 +74,7 @@ async def test_another_lineage_ends_every_subscription(autojump_clock: MockClock
 
 @pytest.mark.parametrize("head", [9, 1])
 async def test_a_head_that_goes_backwards_is_another_history(autojump_clock: MockClock, head: int) -> None:
-    """INV-6: what was sent is gone, though the lineage is the same: lineage_mismatch, never silence."""
+    """What was sent is gone, though the lineage is the same: lineage_mismatch, never silence."""
     log = log_of(TOPIC, 10)
     async with open_node(log) as node:
         client = await node.follow(TOPIC)
@@ -85,7 +85,7 @@ async def test_a_head_that_goes_backwards_is_another_history(autojump_clock: Moc
 
 
 async def test_another_chain_at_our_head(autojump_clock: MockClock) -> None:
-    """INV-6: the same seq, another content: lineage_mismatch."""
+    """The same seq, another content: lineage_mismatch."""
     log = log_of(TOPIC, 10)
     async with open_node(log) as node:
         client = await node.follow(TOPIC)
@@ -453,7 +453,7 @@ async def test_retention_passes_a_topic_that_nobody_heard_of(autojump_clock: Moc
 
 
 async def test_a_right_lost_on_the_head_row_ends_the_subscription(autojump_clock: MockClock) -> None:
-    """INV-8: a transferred run: the old owner is unsubscribed within a position check, others stay."""
+    """A transferred run: the old owner is unsubscribed within a position check, others stay."""
     log = log_of(TOPIC, 3)
     async with open_node(log, log_of(OTHER_TOPIC, 1)) as node:
         owner = await node.follow(TOPIC, OTHER_TOPIC)

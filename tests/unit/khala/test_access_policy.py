@@ -58,7 +58,7 @@ def test_a_grant_is_found_by_the_exact_name() -> None:
 def test_the_head_row_must_agree(
     class_name: str, basis: GrantBasis, rights: HeadRights, is_granted: bool
 ) -> None:
-    """INV-8: for runs and workers, the right that the token names must still stand on the head row."""
+    """For runs and workers, the right that the token names must still stand on the head row."""
     topic = _topic(class_name)
     claims, grant = _granted(topic, basis)
     assert is_allowed(claims, grant, topic, rights, exists=True) is is_granted
@@ -67,7 +67,7 @@ def test_the_head_row_must_agree(
 
 @pytest.mark.parametrize("basis", list(GrantBasis))
 def test_no_rights_on_the_head_row_is_nobody(basis: GrantBasis) -> None:
-    """Absent never equals absent: a topic without owner and org is nobody's."""
+    """INV-16: absent never equals absent: a topic without owner and org is nobody's."""
     topic = run_topic()
     claims, grant = _granted(topic, basis)
     nameless = attrs.evolve(grant, org_id=None)

@@ -130,7 +130,7 @@ def test_rubbish(phase: Phase, data: bytes) -> None:
 
 @pytest.mark.parametrize("phase", [Phase.AWAITING_HELLO, Phase.READY])
 def test_command_shaped(phase: Phase) -> None:
-    """INV: nothing can be written here. An unknown member of the oneof is authority_write_forbidden."""
+    """INV-12: nothing can be written here. An unknown member of the oneof is authority_write_forbidden."""
     publish = encode_varint(15 << 3 | 2) + b"\x03abc"
     assert _refusal(_protocol(phase), publish) is reason_codes.AUTHORITY_WRITE_FORBIDDEN
 
