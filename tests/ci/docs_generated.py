@@ -40,8 +40,16 @@ def topic_classes_table() -> str:
     return topics.markdown_table()
 
 
+def run_transitions_table() -> str:
+    """Return the automaton of runs: what event each allowed transition writes."""
+    from runtime.core import run_state_machine
+
+    return run_state_machine.markdown_table()
+
+
 MAKERS: Mapping[str, Callable[[], str]] = {
     "reason codes": reason_codes_table,
+    "run transitions": run_transitions_table,
     "stale reasons": stale_reasons_table,
     "topic classes": topic_classes_table,
 }

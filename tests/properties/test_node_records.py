@@ -3,9 +3,10 @@
 The first machine judges the pure part alone: decisions and held records against the log itself. The second
 property drives a whole topic, with its journal, through scripts of faults in virtual time.
 
-Mutants killed (each was tried): applying an overlap, a conflict or another lineage; not dropping
-duplicates; holding without bound, or keeping what the head has passed; a gap that starts no read; a read
-that is not repeated after trouble; ``position_unknown`` without a read; a page appended twice.
+Mutants killed (each was tried): applying a conflict or another lineage; holding more records or bytes than
+the bounds; keeping what the head has passed; not looking at what is held after a heal. Taking an overlap or
+a duplicate for a conflict survives here: both only start a read, and the unit tests tell them apart. When
+reads begin and are repeated is pinned by tests/actors/khala/test_topic.py.
 """
 
 from __future__ import annotations
