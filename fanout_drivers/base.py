@@ -76,9 +76,9 @@ class FanoutSubscriber(Protocol):
         a record committed between the two would be above the head that was read and its hint
         would have gone to nobody.
 
-        Raises:
-            khala_contracts.errors.Unavailable: The driver has no connection; it resubscribes
-                by itself and then reports ``PositionUnknown``.
+        A driver without a connection returns all the same: it subscribes by itself once it has
+        one, and then reports ``PositionUnknown``.
+
         Cancellation: safe; the topic may or may not be subscribed.
         """
 

@@ -45,7 +45,7 @@ class FollowEnd:
     Attributes:
         reason: ``finished``, ``interrupted`` or ``refused``.
         events: Number of events that were printed.
-        through_seq: Position after the last of them, 0 if there was none.
+        through_seq: Position that was reached, 0 if there is none; also where nothing new came.
         chain: Chain there.
         verification: Whether the authority's chain there is the same.
         error: Set if reason is ``refused``.

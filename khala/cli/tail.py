@@ -22,7 +22,6 @@ from khala_client.trio import Khala
 from khala_contracts.topics import TopicName, parse_topic
 
 if TYPE_CHECKING:
-    from khala_client.events import Event
     from khala_client.store import Store
     from khala_client.trio import Subscription
 
@@ -115,7 +114,7 @@ class Tail:
         self._until_finished = until_finished
         self._run_id = parse_topic(topic).ids.get("run_id", "")
         self._events = 0
-        self._last: Event | None = None
+        self._subscription: Subscription | None = None
         self._live: Live | None = None
         self._is_live = trio.Event()
         self._following = trio.CancelScope()
@@ -138,6 +137,7 @@ class Tail:
                 # Inside: a signal ends the following, and what was printed is still kept by the store.
                 trio.open_nursery() as nursery,
             ):
+                self._subscription = events
                 nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
                 if self._until_finished:
                     nursery.start_soon(self._watch_for_end, events)
@@ -155,7 +155,6 @@ class Tail:
         """Print events; return when the run has finished, if that was asked for."""
         async for event in events:
             self._events += 1
-            self._last = event
             self._output.event(event)
             if self._until_finished and event.kind == FINISHED_KIND:
                 return
@@ -178,17 +177,20 @@ class Tail:
         self._output.notice(notice)
 
     async def _conclude(self, reason: str, error: KhalaError | None) -> FollowEnd:
-        last = self._last
-        if last is None:
-            return FollowEnd(self._topic, reason, self._events, 0, error=error)
-        verification: Verification = "not_asked"
+        # Also where nothing new came: what a store kept from earlier is verified all the same.
+        position = self._subscription.cursor if self._subscription is not None else None
+        if position is None or position.chain is None:
+            through_seq = position.seq if position is not None else 0
+            verification: Verification = "unknown" if self._is_verifying and through_seq else "not_asked"
+            return FollowEnd(self._topic, reason, self._events, through_seq, b"", verification, error)
+        verification = "not_asked"
         if self._is_verifying:
-            authority = await self._authority_chain(last.seq)
+            authority = await self._authority_chain(position.seq)
             if authority is None:
                 verification = "unknown"
             else:
-                verification = "verified" if authority == last.chain else "differs"
-        return FollowEnd(self._topic, reason, self._events, last.seq, last.chain, verification, error)
+                verification = "verified" if authority == position.chain else "differs"
+        return FollowEnd(self._topic, reason, self._events, position.seq, position.chain, verification, error)
 
     async def _authority_chain(self, seq: int) -> bytes | None:
         """Return the authority's chain at ``seq``: over HTTP, another way than the events came.

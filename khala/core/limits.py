@@ -40,7 +40,6 @@ class NodeLimits:
     # above chunk_max_bytes travels alone; 256 KiB of payload plus envelope stay below 320 KiB.
     drr_quantum_bytes: int = 16 * KIB
     chunk_max_bytes: int = 64 * KIB
-    chunk_hard_max_bytes: int = 320 * KIB
     send_buffer_bytes: int = 128 * KIB
 
     window_max_frames: int = 1_024

@@ -2,7 +2,7 @@
 
 Only whole WebSocket frames are begun, and only when the remainder is empty. Order on the wire:
 remainder, control lane, topics. Keeps INV-7: the remainder is at most one chunk
-(``chunk_hard_max_bytes``), the lane at most ``max_messages`` and ``max_bytes``.
+(64 KiB, or one frame that is larger alone), the lane at most ``max_messages`` and ``max_bytes``.
 """
 
 from __future__ import annotations

@@ -167,19 +167,21 @@ async def _write_one(
 @asynccontextmanager
 async def being_written(
     api: Api, person: Person, history: History, *, events_per_s: float = 100
-) -> AsyncIterator[trio.CancelScope]:
-    """Append one by one for a block; its end is the end of writing."""
-    async with trio.open_nursery() as nursery:
+) -> AsyncIterator[None]:
+    """Append one by one for a block; afterwards nothing is under way, so that the head is the head."""
+    is_over = trio.Event()
 
-        async def append_on() -> None:
-            while True:
-                history.note(await api.append(person, history.topic, thought("on")))
-                await trio.sleep(WRITERS / events_per_s)
+    async def append_on() -> None:
+        while not is_over.is_set():
+            history.note(await api.append(person, history.topic, thought("on")))
+            with trio.move_on_after(WRITERS / events_per_s):
+                await is_over.wait()
 
+    async with trio.open_nursery() as writers:
         for _ in range(WRITERS):
-            nursery.start_soon(append_on)
-        yield nursery.cancel_scope
-        nursery.cancel_scope.cancel()
+            writers.start_soon(append_on)
+        yield
+        is_over.set()
 
 
 async def pump(wire: Wire, follower: Follower, wanted: type[object] | None = None) -> ServerMessage:

@@ -205,6 +205,10 @@ def test_everything_is_killed_and_every_tail_ends_with_the_journal(tmp_path: Pat
             held = stored_history(system, store, run_id)
             assert held[0].seq == 1
             assert check_history(held, journal, source=name, is_complete=True) == []
+        again = system.tail("again", run_id, "--store", str(stays), "--verify", "--until-finished")
+        assert again.finish() == 0
+        (end,) = (line for line in again.lines() if line["type"] == "end")
+        assert (again.events(), end["verified"], int(end["through_seq"])) == ([], True, len(kinds))
         printed = printed_history(from_now.events())
         assert check_history(printed, journal, source="now", is_complete=True) == []
         assert (
