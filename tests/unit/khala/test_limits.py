@@ -23,7 +23,6 @@ def test_defaults() -> None:
         "control_lane_max_messages": 512,
         "control_lane_max_bytes": 64 * KIB,
         "chunk_max_bytes": 64 * KIB,
-        "chunk_hard_max_bytes": 320 * KIB,
         "drr_quantum_bytes": 16 * KIB,
         "send_buffer_bytes": 128 * KIB,
         "window_max_frames": 1_024,
