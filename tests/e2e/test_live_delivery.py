@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import attrs
 import pytest
 import trio
 
@@ -20,13 +18,11 @@ from khala_contracts.codec import (
     CursorStart,
     ErrorMessage,
     FramesMessage,
-    FromStart,
     Renew,
     Renewed,
     ReplayComplete,
     ServerHeartbeat,
     Subscribed,
-    SubscribeFrom,
     SubscriptionMode,
     Unsubscribe,
     Unsubscribed,
@@ -34,13 +30,13 @@ from khala_contracts.codec import (
 )
 from khala_service.identifiers import SystemIds
 from tests.e2e.forge import Forge
+from tests.e2e.history import History, begin_history, being_written, random_start, write
 from tests.e2e.ledger import Ledger
 from tests.e2e.system import System, running_system
 from tests.e2e.wire import (
     ANSWER_S,
     BEGINNING,
     BINARY,
-    NOW,
     TEXT,
     Api,
     Follower,
@@ -64,15 +60,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from khala_contracts.codec import ServerMessage
-    from khala_contracts.topics import TopicName
 
 pytestmark = pytest.mark.slow
 
 HEARTBEAT_S = 0.5
 FULL_HEARTBEAT_EVERY = 4
-# SPEC section 2: 240 events/s sustained and ten seconds of them at once.
-BURST = 2_400
-WRITERS = 3
 # RT-14: from the acknowledgement to the wire.
 SEEN_S = 0.5
 # SPEC section 1, promise 4.
@@ -106,82 +98,6 @@ async def api(system: System) -> AsyncIterator[Api]:
 async def ann(api: Api) -> Person:
     """Somebody with runs."""
     return await api.sign_in()
-
-
-@attrs.define
-class History:
-    """What the writers of one run were told: position by seq."""
-
-    topic: TopicName
-    acked: dict[int, Position] = attrs.field(factory=dict, repr=False)
-    is_over: bool = False
-
-    @property
-    def head(self) -> Position:
-        """The newest acknowledged position."""
-        return self.acked[max(self.acked)]
-
-    def note(self, acks: list[Position]) -> None:
-        """Take the acknowledgements of one request."""
-        self.acked |= {ack.seq: ack for ack in acks}
-
-    def check(self, follower: Follower) -> None:
-        """What was received is what was acknowledged, position by position."""
-        assert follower.position == self.head.seq
-        assert follower.chain == self.head.chain
-        start = follower.subscribed.start_seq
-        assert [frame.seq for frame in follower.frames] == list(range(start + 1, self.head.seq + 1))
-
-
-async def begin_history(api: Api, person: Person, events: int = 0) -> History:
-    """Make a run with so many thoughts."""
-    topic = await api.create_run(person)
-    history = History(topic)
-    history.note([await api.watermark(person, topic)])
-    for first in range(0, events, 500):
-        batch = [thought(f"old {number}") for number in range(first, min(first + 500, events))]
-        history.note(await api.append(person, topic, *batch))
-    return history
-
-
-async def write(
-    api: Api, person: Person, history: History, *, requests: int, batch: int, every_s: float
-) -> None:
-    """Append from several writers at once, at a steady pace."""
-    async with trio.open_nursery() as writers:
-        for writer in range(WRITERS):
-            writers.start_soon(_write_one, api, person, history, writer, requests // WRITERS, batch, every_s)
-    history.is_over = True
-
-
-async def _write_one(
-    api: Api, person: Person, history: History, writer: int, requests: int, batch: int, every_s: float
-) -> None:
-    began = trio.current_time()
-    for number in range(requests):
-        await trio.sleep_until(began + number * every_s)
-        events = [thought(f"new {writer} {number} {index}") for index in range(batch)]
-        history.note(await api.append(person, history.topic, *events, key=f"{writer}-{number}"))
-
-
-@asynccontextmanager
-async def being_written(
-    api: Api, person: Person, history: History, *, events_per_s: float = 100
-) -> AsyncIterator[None]:
-    """Append one by one for a block; afterwards nothing is under way, so that the head is the head."""
-    is_over = trio.Event()
-
-    async def append_on() -> None:
-        while not is_over.is_set():
-            history.note(await api.append(person, history.topic, thought("on")))
-            with trio.move_on_after(WRITERS / events_per_s):
-                await is_over.wait()
-
-    async with trio.open_nursery() as writers:
-        for _ in range(WRITERS):
-            writers.start_soon(append_on)
-        yield
-        is_over.set()
 
 
 async def pump(wire: Wire, follower: Follower, wanted: type[object] | None = None) -> ServerMessage:
@@ -234,20 +150,6 @@ async def test_thirty_clients_join_at_random_while_300_events_a_second_are_writt
     for follower in followers:
         history.check(follower)
     assert set(modes) == {SubscriptionMode.LIVE, SubscriptionMode.REPLAYING}
-
-
-def random_start(history: History, draw: float) -> CursorStart | FromStart:
-    """Begin anywhere: by a word, at the newest, at 0, or after any event, with or without its chain."""
-    if draw < 0.1:
-        return NOW
-    if draw < 0.2:
-        return BEGINNING
-    if draw < 0.25:
-        return FromStart(SubscribeFrom.EARLIEST)
-    if draw < 0.35:
-        return history.head.start
-    position = history.acked[1 + int((draw - 0.35) / 0.65 * (history.head.seq - 1))]
-    return position.start if int(draw * 1000) % 2 else CursorStart(position.seq, position.lineage)
 
 
 async def test_a_client_that_reads_slowly_gets_everything(system: System, api: Api, ann: Person) -> None:
