@@ -13,7 +13,7 @@ So a driver may lose, repeat, reorder, delay and even invent messages, as long a
   turns a loss into silence until the next position check.
 
 One conformance suite (``tests/contract/driver_suite.py``) runs on every driver. Third parties
-register theirs in the entry-point group ``khala.fanout_drivers``.
+register theirs in the entry-point group ``khala.fanout_drivers`` (``fanout_drivers/opening.py``).
 """
 
 from __future__ import annotations
@@ -65,6 +65,29 @@ class PositionUnknown:
 Delivery = RecordCopy | PositionUnknown
 
 
+@attrs.define(eq=False)
+class DriverCounters:
+    """What one driver object has done, for ``/metrics``: totals since it was opened.
+
+    Attributes:
+        published: Records handed over.
+        publish_failures: Records that could not be handed over; nodes find them in the journal.
+        received: Messages taken from the broker.
+        dropped: Messages dropped for lack of room, each announced by ``PositionUnknown``.
+        rejected: Messages that name no topic of ours.
+        connects: Connections made to the broker.
+        connect_failures: Attempts without one.
+    """
+
+    published: int = 0
+    publish_failures: int = 0
+    received: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    connects: int = 0
+    connect_failures: int = 0
+
+
 class FanoutSubscriber(Protocol):
     """A node's end of the driver. One task calls ``receive``; ``subscribe`` may be called by any."""
 
@@ -105,10 +128,15 @@ class FanoutDriver(Protocol):
     def guarantees(self) -> DriverGuarantees:
         """What this driver may do to messages."""
 
+    @property
+    def counters(self) -> DriverCounters:
+        """What this driver has done so far; read at every scrape."""
+
     async def publish(self, topic: TopicName, data: bytes) -> None:
         """Hand one sealed record to whoever subscribes to the topic.
 
-        Never waits for a subscriber. Returning promises nothing about delivery.
+        Never waits for a subscriber, nor for a broker that is away. Returning promises nothing
+        about delivery.
 
         Args:
             topic: The topic of the record; subscribers verify the topic inside as well.
@@ -121,7 +149,10 @@ class FanoutDriver(Protocol):
         """Open a node's end; leaving the block forgets its topics and queued messages."""
 
     async def check_health(self) -> bool:
-        """Whether messages published now can reach subscribers, as far as the driver knows."""
+        """Whether messages published now can reach subscribers, as far as the driver knows.
+
+        Without health everything is still delivered, by position checks: slower, never wrong.
+        """
 
 
 # Entries above this travel as a pure hint (ARCHITECTURE section 3): a broker's own limit is

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from fanout_drivers.base import DriverGuarantees, PositionUnknown, RecordCopy
+from fanout_drivers.base import DriverCounters, DriverGuarantees, PositionUnknown, RecordCopy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fanout_drivers.base import Delivery
+    from fanout_drivers.opening import DriverContext
     from khala_contracts.topics import TopicName
 
 # A node takes records in turns of a millisecond; at 60,000 events/s in batches of 200 this is
@@ -35,13 +36,13 @@ class MemorySubscriber:
 
     _max_records: int
     _max_bytes: int
+    _counters: DriverCounters = attrs.field(factory=DriverCounters)
     _topics: set[TopicName] = attrs.field(factory=set)
     _queue: deque[RecordCopy] = attrs.field(factory=deque)
     _queued_bytes: int = 0
     _dropped_topics: set[TopicName] = attrs.field(factory=set)
     _is_closed: bool = False
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
-    dropped_count: int = 0
 
     async def subscribe(self, topic: TopicName) -> None:
         """Start delivery; see FanoutSubscriber."""
@@ -66,6 +67,7 @@ class MemorySubscriber:
             return PositionUnknown(dropped)
         copy = self._queue.popleft()
         self._queued_bytes -= len(copy.data)
+        self._counters.received += 1
         return copy
 
     def offer_nowait(self, copy: RecordCopy) -> None:
@@ -78,7 +80,7 @@ class MemorySubscriber:
             oldest = self._queue.popleft()
             self._queued_bytes -= len(oldest.data)
             self._dropped_topics.add(oldest.topic)
-            self.dropped_count += 1
+            self._counters.dropped += 1
         self._waiting.unpark()
 
     def close(self) -> None:
@@ -96,6 +98,7 @@ class MemoryDriver:
 
     queue_max_records: int = QUEUE_MAX_RECORDS
     queue_max_bytes: int = QUEUE_MAX_BYTES
+    counters: DriverCounters = attrs.field(factory=DriverCounters)
     _subscribers: list[MemorySubscriber] = attrs.field(factory=list)
 
     name: str = attrs.field(default="memory", init=False)
@@ -109,6 +112,7 @@ class MemoryDriver:
     async def publish(self, topic: TopicName, data: bytes) -> None:
         """Queue the record for every subscriber of the topic; never waits."""
         copy = RecordCopy(topic, data)
+        self.counters.published += 1
         for subscriber in self._subscribers:
             subscriber.offer_nowait(copy)
         await trio.lowlevel.checkpoint()
@@ -116,7 +120,7 @@ class MemoryDriver:
     @asynccontextmanager
     async def open_subscriber(self) -> AsyncIterator[MemorySubscriber]:
         """Open a node's end; see FanoutDriver."""
-        subscriber = MemorySubscriber(self.queue_max_records, self.queue_max_bytes)
+        subscriber = MemorySubscriber(self.queue_max_records, self.queue_max_bytes, self.counters)
         self._subscribers.append(subscriber)
         try:
             yield subscriber
@@ -128,3 +132,11 @@ class MemoryDriver:
         """Return True: queues in one process are always reachable."""
         await trio.lowlevel.checkpoint()
         return True
+
+
+@asynccontextmanager
+async def open_memory_driver(context: DriverContext) -> AsyncIterator[MemoryDriver]:
+    """Open it; see ``fanout_drivers.opening.DriverFactory``. There is nothing to be told."""
+    del context
+    await trio.lowlevel.checkpoint()
+    yield MemoryDriver()

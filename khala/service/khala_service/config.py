@@ -33,7 +33,7 @@ __all__ = [
 C = TypeVar("C")
 
 # Tables that a configuration file may have; each service reads its own.
-CONFIG_SECTIONS: Final = ("control", "runtime", "node", "up", "migrate", "logging")
+CONFIG_SECTIONS: Final = ("control", "runtime", "node", "fanout", "up", "migrate", "logging")
 # A configuration is a page of text. Larger: somebody passed the wrong file.
 FILE_MAX_BYTES: Final = 1 << 20
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from fanout_drivers.base import DriverGuarantees
+from fanout_drivers.base import DriverCounters, DriverGuarantees
 from khala_contracts import kinds
 from khala_contracts.fanout_records import RecordSigner, RecordVerifier
 from khala_contracts.ids import format_id
@@ -189,6 +189,7 @@ class RecordingDriver:
 
     name: str = "recording"
     guarantees: DriverGuarantees = LOSSLESS
+    counters: DriverCounters = attrs.field(factory=DriverCounters)
     published: list[tuple[TopicName, bytes]] = attrs.field(factory=list)
     # While set, publishing waits for it.
     gate: trio.Event | None = None
