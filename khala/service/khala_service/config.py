@@ -24,6 +24,7 @@ __all__ = [
     "CONFIG_SECTIONS",
     "ConfigField",
     "ConfigRefused",
+    "ConfigSections",
     "Secret",
     "describe_config",
     "described",
@@ -78,6 +79,42 @@ def load_config(
     if errors or config is None:
         raise ConfigRefused(tuple(sorted(errors)))
     return config
+
+
+class ConfigSections:
+    """Reads the sections of one process, so that the errors of all of them are reported at once.
+
+    Usage: ``find`` each, then ``refuse_errors``; after it nothing that was found is None.
+    """
+
+    def __init__(self, file: Path | None, environ: Mapping[str, str] | None) -> None:
+        self._file = file
+        self._environ = environ
+        self._errors: set[str] = set()
+
+    def find(self, cls: type[C], section: str, *, overrides: Mapping[str, object] | None = None) -> C | None:
+        """Return one section as `load_config` does; None if something in it is wrong."""
+        try:
+            return load_config(
+                cls, section=section, file=self._file, environ=self._environ, overrides=overrides
+            )
+        except ConfigRefused as refused:
+            self._errors.update(refused.errors)
+            return None
+
+    def add_error(self, error: str | None) -> None:
+        """Report what no single section can see: ``<key>: <what is expected>``; None is no error."""
+        if error is not None:
+            self._errors.add(error)
+
+    def refuse_errors(self) -> None:
+        """Return if nothing was wrong.
+
+        Raises:
+            ConfigRefused: with every error of every section.
+        """
+        if self._errors:
+            raise ConfigRefused(tuple(sorted(self._errors)))
 
 
 def _read_section(file: Path | None, section: str, errors: list[str]) -> Mapping[str, object]:

@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["FAILPOINTS", "FailpointError", "arm", "disarm", "hit", "hits", "parse_failpoints"]
+__all__ = [
+    "FAILPOINTS",
+    "FailpointError",
+    "arm",
+    "check_failpoint_settings",
+    "disarm",
+    "hit",
+    "hits",
+    "is_armed",
+    "markdown_table",
+    "parse_failpoints",
+]
 
 # Every point, and where it is. Documented in runbooks/failpoints.md.
 FAILPOINTS: Final[Mapping[str, str]] = {
@@ -75,6 +86,31 @@ def parse_failpoints(spec: str) -> dict[str, tuple[Literal["kill", "raise"], int
             raise ValueError(message)
         parsed[name] = ("kill" if match["action"] == "kill" else "raise", int(match["at"] or 1))
     return parsed
+
+
+def markdown_table() -> str:
+    """Return the points as the table of runbooks/failpoints.md."""
+    lines = ["| point | where the process is |", "|---|---|"]
+    lines += [f"| `{name}` | {place} |" for name, place in FAILPOINTS.items()]
+    return "\n".join(lines)
+
+
+def check_failpoint_settings(mode: str, spec: str, hit_file: Path | None) -> None:
+    """Refuse what a service must not be configured with.
+
+    Raises:
+        ValueError: Failpoints outside mode dev, or a wrong specification; names the key.
+    """
+    if mode != "dev":
+        for name, value in (("failpoints", spec), ("failpoint_file", hit_file)):
+            if value:
+                message = f"{name}: accepted in mode dev only"
+                raise ValueError(message)
+    try:
+        parse_failpoints(spec)
+    except ValueError as error:
+        message = f"failpoints: {error}"
+        raise ValueError(message) from None
 
 
 def arm(spec: str, *, hit_file: Path | None = None) -> None:

@@ -28,9 +28,12 @@ async def serve(
     port: int,
     shutdown: trio.Event,
     graceful_timeout_s: float = GRACEFUL_TIMEOUT_S,
+    notice_s: float = 0.0,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve HTTP/1.1 until `shutdown`, then let requests finish for `graceful_timeout_s`.
+    """Serve HTTP/1.1 until `shutdown` and `notice_s` more, then let requests finish for `graceful_timeout_s`.
+
+    The notice is for whoever sends traffic here: `/readyz` says no, and nobody is turned away yet.
 
     Start it with `nursery.start`: the value is the bound port, which matters for `port` 0. What goes
     wrong in one connection ends that connection only. HTTP/2 is answered to clients that insist on it.
@@ -55,7 +58,11 @@ async def serve(
     config.backlog = BACKLOG
     config.alpn_protocols = ["http/1.1"]
 
-    serve_hypercorn = partial(hypercorn.trio.serve, app, config, shutdown_trigger=shutdown.wait, mode="asgi")
+    async def wait_closing() -> None:
+        await shutdown.wait()
+        await trio.sleep(notice_s)
+
+    serve_hypercorn = partial(hypercorn.trio.serve, app, config, shutdown_trigger=wait_closing, mode="asgi")
     async with trio.open_nursery() as nursery:
         await nursery.start(serve_hypercorn)
         task_status.started(bound_port)

@@ -16,6 +16,7 @@ from khala_service.logs import get_logger
 # Returns None if ready, else a stable lower-case word. Must be cheap: probes come every second.
 ReadyCheck: TypeAlias = Callable[[], Awaitable[str | None]]
 
+OK: Final = "ok"
 # Longer: the prober gives up first and learns nothing. Shorter: one slow query takes us out.
 CHECK_TIMEOUT_S: Final = 2.0
 # Probes are not authenticated; answers are shared this long, so that they cannot load the database.
@@ -24,16 +25,31 @@ ANSWER_LIFETIME_S: Final = 0.2
 _log = get_logger(__name__)
 
 
+class Degraded(str):
+    """A word for trouble that everybody may see and that takes nobody out of traffic."""
+
+    __slots__ = ()
+
+
 @attrs.frozen
 class ReadyReport:
-    """One answer: ready iff every check said "ok"."""
+    """One answer: ready iff every check said "ok", or a word that is only degraded."""
 
     checks: Mapping[str, str]
 
     @property
     def is_ready(self) -> bool:
         """Whether every check agrees."""
-        return all(answer == "ok" for answer in self.checks.values())
+        return all(answer == OK or isinstance(answer, Degraded) for answer in self.checks.values())
+
+
+def make_drain_check(draining: trio.Event) -> ReadyCheck:
+    """Return the check ``draining``: the first to fail when a service is told to end."""
+
+    async def check_draining() -> str | None:
+        return "draining" if draining.is_set() else None
+
+    return check_draining
 
 
 class Readiness:
@@ -62,7 +78,7 @@ class Readiness:
     async def _answer(self, name: str, check: ReadyCheck, answers: dict[str, str]) -> None:
         with trio.move_on_after(self._timeout_s):
             try:
-                answers[name] = await check() or "ok"
+                answers[name] = await check() or OK
             except Unavailable as error:
                 answers[name] = error.reason
             except Exception:  # noqa: BLE001  # a broken check means not ready, never a dead process

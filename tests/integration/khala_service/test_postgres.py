@@ -3,11 +3,13 @@
 import os
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from khala.adapters.embedded_postgres import start_server, stop_server
 from khala_service.adapters.postgres import (
@@ -19,6 +21,7 @@ from khala_service.adapters.postgres import (
     open_asyncio_loop,
     open_pool,
 )
+from khala_service.adapters.postgres_metrics import watch_pools
 from khala_service.metrics import MetricsRegistry
 from tests.postgres_cluster import Database, PostgresTestCluster, running_cluster
 
@@ -101,6 +104,25 @@ async def test_a_terminated_backend_is_an_unknown_outcome(pool: PostgresPool) ->
         await _terminate_during(pool, "pg_sleep(2.5)")
     assert [error.outcome_unknown for error in caught] == [True]
     assert await _healthy(pool)
+
+
+@pytest.mark.parametrize("method", ["read", "readrow"])
+async def test_a_read_has_no_outcome(pool: PostgresPool, method: str) -> None:
+    """DB-08: a connection that breaks during a read is trouble, but nothing can have been done."""
+    caught: list[Unavailable] = []
+
+    async def read_slowly() -> None:
+        try:
+            await getattr(pool, method)("SELECT 1 FROM pg_sleep(2.5)")
+        except Unavailable as error:
+            caught.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_slowly)
+        await _terminate_during(pool, "pg_sleep(2.5)")
+    assert [error.outcome_unknown for error in caught] == [False]
+    assert await pool.read("SELECT 1 AS one") == [(1,)]
+    assert await pool.readrow("SELECT 1 WHERE false") is None
 
 
 async def test_a_backend_that_ends_inside_a_transaction_wrote_nothing(pool: PostgresPool) -> None:
@@ -303,13 +325,57 @@ async def test_conflicting_serializable_transactions(pool: PostgresPool) -> None
     assert await _healthy(pool)
 
 
-async def test_pool_gauges(pool: PostgresPool) -> None:
-    """OBS-04: pool use is scraped live."""
+async def test_pool_metrics(pool: PostgresPool) -> None:
+    """OBS-04: use and waiting are scraped live: who holds, who waits, for how long, who gave up."""
     metrics = MetricsRegistry("test", process_metrics=False)
-    pool.watch(metrics)
-    async with pool.acquire():
-        assert metrics.sample("khala_database_connections_in_use") == 1
-    assert metrics.sample("khala_database_connections_in_use") == 0
+    watch_pools(metrics, {"main": pool})
+
+    def sample(name: str) -> float:
+        value = metrics.sample(f"khala_database_{name}", {"pool": "main"})
+        assert value is not None, name
+        return value
+
+    before = sample("acquires_total")
+    async with pool.acquire(), pool.acquire():
+        assert (sample("connections"), sample("connections_max"), sample("connections_in_use")) == (2, 2, 2)
+        waited_before = sample("wait_seconds_total")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_expect_busy, pool)
+            while sample("waiting") != 1:
+                await trio.sleep(0.01)
+        assert sample("waiting") == 0
+        assert sample("acquire_failures_total") == 1
+        assert sample("acquires_total") == before + 3
+        # The time limit of this pool is 0.5 s.
+        assert 0.4 < sample("wait_seconds_total") - waited_before < 5
+    assert sample("connections_in_use") == 0
+
+
+async def _expect_busy(pool: PostgresPool) -> None:
+    with pytest.raises(Unavailable, match="database_busy"):
+        await pool.fetch("SELECT 1")
+
+
+@pytest.mark.parametrize(("wrong_by_s", "is_alarm"), [(0.0, False), (4.0, False), (6.0, True), (-6.0, True)])
+async def test_clock_skew(empty_database: Database, wrong_by_s: float, *, is_alarm: bool) -> None:
+    """SPEC 2: how far this machine's clock is ahead of the database's, also behind; above 5 s it is said."""
+    metrics = MetricsRegistry("test", process_metrics=False)
+    async with (
+        open_asyncio_loop(),
+        open_pool(
+            empty_database.superuser_dsn,
+            application_name="t",
+            wall_time=lambda: time.time() + wrong_by_s,
+        ) as pool,
+        open_pool(empty_database.superuser_dsn, application_name="t") as other,
+    ):
+        watch_pools(metrics, {"skewed": pool, "other": other})
+        assert metrics.sample("khala_clock_skew_seconds") == 0
+        with capture_logs() as lines:
+            await pool.measure_clock_skew()
+            await other.measure_clock_skew()
+        assert [line["event"] for line in lines] == ["clock_skew"] * is_alarm
+        assert metrics.sample("khala_clock_skew_seconds") == pytest.approx(wrong_by_s, abs=1.0)
 
 
 @pytest.fixture

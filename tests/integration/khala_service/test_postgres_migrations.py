@@ -115,6 +115,39 @@ async def test_readiness_names_the_direction_of_a_mismatch(empty_database: Datab
             await _migrate(empty_database, directory)
 
 
+async def test_old_builds_stay_ready_on_a_schema_that_only_grew(
+    empty_database: Database, directory: Path
+) -> None:
+    """RT-17, a rolling upgrade: ready iff every unknown migration names a build as old as this one."""
+    third, fourth = directory / "0003_third.sql", directory / "0004_fourth.sql"
+    async with open_asyncio_loop():
+        third.write_text("-- oldest build: 0002\nCREATE TABLE runtime.third (id int);")
+        await _migrate(empty_database, directory)
+        third.unlink()
+        assert await _revision_reason(empty_database, directory) is None
+        (directory / "0002_second.sql").rename(directory / "0002_second.txt")
+        assert await _revision_reason(empty_database, directory) == "migration_ahead"
+        (directory / "0002_second.txt").rename(directory / "0002_second.sql")
+        third.write_text("-- oldest build: 0002\nCREATE TABLE runtime.third (id int);")
+        fourth.write_text("CREATE TABLE runtime.fourth (id int);")
+        await _migrate(empty_database, directory)
+        fourth.unlink()
+        assert await _revision_reason(empty_database, directory) == "migration_ahead"
+
+
+async def test_a_table_of_version_0_1_is_extended(empty_database: Database, directory: Path) -> None:
+    """Until the migration job of this build ran, a build asks for it; what was applied stays applied."""
+    async with open_asyncio_loop():
+        await _migrate(empty_database, directory)
+        async with open_pool(
+            empty_database.dsn("khala_runtime_owner"), application_name="t", max_size=1
+        ) as owner:
+            await owner.execute("ALTER TABLE runtime.schema_migrations DROP COLUMN oldest_build")
+        assert await _revision_reason(empty_database, directory) == "migration_required"
+        assert (await _migrate(empty_database, directory)).applied == ()
+        assert await _revision_reason(empty_database, directory) is None
+
+
 async def test_a_changed_file_is_refused_before_anything_is_written(
     empty_database: Database, directory: Path
 ) -> None:

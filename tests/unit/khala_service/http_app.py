@@ -6,7 +6,7 @@ from quart_trio import QuartTrio
 
 from khala_contracts import http_messages as m
 from khala_contracts import reason_codes
-from khala_service.errors import PeerRefused, Unavailable
+from khala_service.errors import PeerRefused, SerializationTrouble, Unavailable
 from khala_service.http_edge import HttpProblem, ReadyCheck, make_app, read_body, read_bytes, respond
 from khala_service.metrics import MetricsRegistry
 from khala_service.request_context import current_request_id
@@ -40,6 +40,7 @@ def _add_routes(app: QuartTrio) -> None:
         "problem": HttpProblem(reason_codes.RATE_LIMITED, {"field": "events"}, retry_after_ms=1_001),
         "unauthenticated": HttpProblem(reason_codes.UNAUTHENTICATED),
         "unavailable": Unavailable("database_busy", 0.25, outcome_unknown=True),
+        "contention": SerializationTrouble("40P01"),
         "peer": PeerRefused("control", "not_found", 404, {}),
         "bug": RuntimeError("canary-stack"),
         "group": ExceptionGroup("two", [HttpProblem(reason_codes.NOT_FOUND)]),

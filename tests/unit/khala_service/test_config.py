@@ -8,7 +8,14 @@ from typing import Literal
 import attrs
 import pytest
 
-from khala_service.config import ConfigRefused, Secret, describe_config, described, load_config
+from khala_service.config import (
+    ConfigRefused,
+    ConfigSections,
+    Secret,
+    describe_config,
+    described,
+    load_config,
+)
 
 
 class Tier(Enum):
@@ -315,3 +322,34 @@ def test_describe() -> None:
     assert fields["runtime.origins"].type_name == "tuple[str, ...]"
     assert fields["runtime.admin_key"].is_secret
     assert fields["runtime.tier"].default == "hot"
+
+
+@attrs.frozen(kw_only=True)
+class Small:
+    """A section with one key."""
+
+    port: int = 1
+
+
+def test_sections_of_one_process_are_refused_together(tmp_path: Path) -> None:
+    """Every error of every section once, sorted; without one, what was found is there."""
+    file = tmp_path / "khala.toml"
+    file.write_text("[node]\nport = 'x'\n[fanout]\nprot = 2\n[nods]\n[control]\nnot = 'ours'\n")
+    sections = ConfigSections(file, {"KHALA_NODE_X": "1"})
+    assert sections.find(Small, "node") is None
+    assert sections.find(Small, "fanout") is None
+    sections.add_error("fanout.driver: cannot leave its process")
+    with pytest.raises(ConfigRefused) as refused:
+        sections.refuse_errors()
+    known = "known are control, runtime, node, fanout, up, migrate, logging"
+    assert refused.value.errors == (
+        "KHALA_NODE_X: unknown variable",
+        "fanout.driver: cannot leave its process",
+        "fanout.prot: unknown key; did you mean port?",
+        "node.port: expected an integer",
+        f"nods: unknown section; {known}",
+    )
+    well = ConfigSections(None, {"KHALA_NODE_PORT": "7"})
+    assert well.find(Small, "node") == Small(port=7)
+    assert well.find(Small, "fanout", overrides={"port": 9}) == Small(port=9)
+    well.refuse_errors()

@@ -125,3 +125,37 @@ async def test_peers_that_misbehave(handler: Handler, reason: str, outcome_unkno
     assert caught.value.reason == reason
     assert caught.value.outcome_unknown == outcome_unknown
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("handler", "reason"),
+    [
+        (lambda _request: httpx.Response(200), ""),
+        (lambda _request: httpx.Response(503), "runtime_unhealthy"),
+        (lambda _request: httpx.Response(302, headers={"Location": "/"}), "runtime_unhealthy"),
+    ],
+)
+async def test_ping(handler: Handler, reason: str) -> None:
+    """A peer is alive if it says so itself."""
+    async with open_service_client(
+        "http://peer", peer="runtime", transport=httpx.MockTransport(handler)
+    ) as client:
+        if not reason:
+            await client.ping()
+            return
+        with pytest.raises(Unavailable, match=reason):
+            await client.ping()
+
+
+async def test_ping_of_nobody() -> None:
+    """A peer that is not there is unreachable, and nothing about it is unknown."""
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    async with open_service_client(
+        "http://peer", peer="runtime", transport=httpx.MockTransport(refuse)
+    ) as client:
+        with pytest.raises(Unavailable, match="runtime_unreachable") as caught:
+            await client.ping()
+    assert not caught.value.outcome_unknown

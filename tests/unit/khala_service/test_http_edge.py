@@ -8,12 +8,14 @@ import pytest
 import trio
 from quart import Response
 from quart.typing import TestClientProtocol as ClientProtocol
+from trio.testing import MockClock
 
 from khala_contracts import codec, ids, reason_codes
 from khala_contracts import http_messages as m
 from khala_service.errors import Unavailable
 from khala_service.http_connection import BODY_BUFFER_BYTES
 from khala_service.logs import configure_logging
+from khala_service.readiness import ANSWER_LIFETIME_S, Degraded
 from tests.unit.khala_service.http_app import Edge, make_edge
 
 PROTOBUF = "application/x-protobuf"
@@ -228,6 +230,7 @@ async def test_request_ids_are_made(edge: Edge, given: str | None) -> None:
         ("GET", "/v1/fail/problem", 429, "rate_limited"),
         ("GET", "/v1/fail/unauthenticated", 401, "unauthenticated"),
         ("GET", "/v1/fail/unavailable", 503, "unavailable"),
+        ("GET", "/v1/fail/contention", 503, "unavailable"),
         ("GET", "/v1/fail/peer", 500, "internal"),
         ("GET", "/v1/fail/bug", 500, "internal"),
         ("GET", "/v1/fail/group", 404, "not_found"),
@@ -338,3 +341,34 @@ async def test_health_and_readiness(edge: Edge) -> None:
         "migrations": "ok",
         "database": "database_unreachable",
     }
+
+
+async def test_a_scrape_asks_for_readiness_itself(edge: Edge, autojump_clock: MockClock) -> None:
+    """The gauges are of now, also where nobody probes; degraded is not ok and not unready."""
+    words: dict[str, str | None] = {"database": None, "fanout": Degraded("disconnected")}
+
+    async def database() -> str | None:
+        return words["database"]
+
+    async def fanout() -> str | None:
+        return words["fanout"]
+
+    edge.ready_checks.update(database=database, fanout=fanout)
+    client = edge.app.test_client()
+
+    async def scrape() -> list[str]:
+        text = await (await client.get("/metrics")).get_data(as_text=True)
+        return sorted(line for line in text.splitlines() if line.startswith("khala_ready"))
+
+    assert await scrape() == [
+        "khala_ready 1.0",
+        'khala_ready_check{check="database"} 1.0',
+        'khala_ready_check{check="fanout"} 0.0',
+    ]
+    words["database"] = "database_unreachable"
+    await trio.sleep(ANSWER_LIFETIME_S)
+    assert await scrape() == [
+        "khala_ready 0.0",
+        'khala_ready_check{check="database"} 0.0',
+        'khala_ready_check{check="fanout"} 0.0',
+    ]

@@ -3,12 +3,15 @@
 import io
 import json
 import logging
+import socket
 from collections.abc import Iterator
 
 import pytest
 import structlog
 import trio
 
+from khala_service import logs
+from khala_service.log_sampling import LINES_PER_WINDOW
 from khala_service.logs import bind_log_context, configure_logging, get_logger
 
 CANARY = "khk_canary0123456789"
@@ -18,7 +21,7 @@ CANARY = "khk_canary0123456789"
 def stream() -> Iterator[io.StringIO]:
     """The configured stream."""
     text = io.StringIO()
-    configure_logging("runtime", level="info", stream=text)
+    configure_logging("runtime", node="host-1", level="info", stream=text)
     yield text
     structlog.contextvars.clear_contextvars()
     configure_logging("runtime")
@@ -29,13 +32,14 @@ def _lines(stream: io.StringIO) -> list[dict[str, object]]:
 
 
 def test_a_line_is_json_with_who_and_what(stream: io.StringIO) -> None:
-    """OBS-08: ts, level, service, source and event are always there."""
+    """OBS-08: ts, level, service, node, source and event are always there."""
     get_logger("a.module").info("batch_committed", topic="run:x:events", count=3)
     (line,) = _lines(stream)
     assert str(line.pop("ts")).endswith("Z")
     assert line == {
         "level": "info",
         "service": "runtime",
+        "node": "host-1",
         "source": "a.module",
         "event": "batch_committed",
         "topic": "run:x:events",
@@ -81,6 +85,59 @@ def test_libraries_end_in_the_same_stream(stream: io.StringIO) -> None:
     logging.getLogger("hypercorn.error").info("Running on http://127.0.0.1:1")
     (line,) = _lines(stream)
     assert (line["source"], line["event"], line["level"]) == ("some.library", "hello ***", "warning")
+    assert (line["service"], line["node"]) == ("runtime", "host-1")
+    assert "ts" in line
+
+
+def test_a_host_names_itself(stream: io.StringIO) -> None:
+    """Without a node's id the field `node` is the host's name."""
+    configure_logging("runtime", stream=stream)
+    get_logger("m").info("said")
+    assert [line["node"] for line in _lines(stream)] == [socket.gethostname()]
+
+
+def test_a_trouble_that_repeats_is_counted(stream: io.StringIO) -> None:
+    """OBS-08: the first lines of a kind are written, the others are one line with their number."""
+    logger = get_logger("m")
+    for number in range(LINES_PER_WINDOW + 5):
+        logger.warning("publish_failed", reason="away", attempt=number, token=CANARY)
+        logger.info("request", route="/x")
+    logger.warning("publish_failed", reason="other")
+    logs.flush_suppressed()
+    lines = _lines(stream)
+    failed = [line for line in lines if line.get("reason") == "away"]
+    assert [line.get("attempt") for line in failed] == [*range(LINES_PER_WINDOW), None]
+    said = {name: failed[-1][name] for name in ("suppressed", "level", "event", "service", "node", "source")}
+    assert said == {
+        "suppressed": 5,
+        "level": "warning",
+        "event": "publish_failed",
+        "service": "runtime",
+        "node": "host-1",
+        "source": "m",
+    }
+    assert "ts" in failed[-1]
+    assert sum(line["event"] == "request" for line in lines) == LINES_PER_WINDOW + 5
+    assert sum(line.get("reason") == "other" for line in lines) == 1
+
+
+def test_libraries_that_repeat_are_counted_too(stream: io.StringIO) -> None:
+    """Whatever their arguments, for these are what differs; nothing goes to standard error instead."""
+    for number in range(LINES_PER_WINDOW + 3):
+        logging.getLogger("some.library").error("task %d failed", number)
+    logs.flush_suppressed()
+    lines = _lines(stream)
+    assert len(lines) == LINES_PER_WINDOW + 1
+    assert (lines[-1]["event"], lines[-1]["suppressed"]) == ("task %d failed", 3)
+
+
+def test_the_count_of_a_secret_kind_is_redacted(stream: io.StringIO) -> None:
+    """SEC-13: what is remembered of a suppressed line passes the same last step."""
+    for _ in range(LINES_PER_WINDOW + 1):
+        get_logger("m").error(f"used {CANARY}", reason=f"bearer {CANARY}")
+    logs.flush_suppressed()
+    assert _lines(stream)[-1]["suppressed"] == 1
+    assert CANARY not in stream.getvalue()
 
 
 async def test_context_follows_the_task(stream: io.StringIO) -> None:

@@ -1,8 +1,11 @@
 """Instruments of one service."""
 
+from collections.abc import Iterator
+
 import pytest
 
-from khala_service.metrics import MetricsRegistry
+from khala_service import failpoints
+from khala_service.metrics import MetricsRegistry, read_version
 
 
 def test_instruments_are_rendered() -> None:
@@ -38,3 +41,41 @@ def test_a_name_is_registered_once() -> None:
     metrics.gauge("khala_level", "Level.")
     with pytest.raises(ValueError, match="Duplicated"):
         metrics.gauge("khala_level", "Level.")
+
+
+def test_a_closed_set_is_there_before_anything_happened() -> None:
+    """What never happened is 0, not absent; there is no second series for the time of creation."""
+    metrics = MetricsRegistry("runtime", process_metrics=False)
+    metrics.counter("khala_ends_total", "Ends.", ("reason",), known=("good", "bad"))
+    metrics.counter("khala_pairs_total", "Pairs.", ("a", "b"), known=[("1", "2")])
+    lines = [line for line in metrics.render().decode().splitlines() if not line.startswith("#")]
+    assert lines == [
+        'khala_ends_total{reason="good"} 0.0',
+        'khala_ends_total{reason="bad"} 0.0',
+        'khala_pairs_total{a="1",b="2"} 0.0',
+    ]
+
+
+@pytest.fixture
+def disarmed() -> Iterator[None]:
+    """Leave no point armed."""
+    yield
+    failpoints.disarm()
+
+
+@pytest.mark.usefixtures("disarmed")
+def test_a_process_says_what_it_is_and_what_is_armed() -> None:
+    """Version and service; every failpoint with its passes, and how many will still act."""
+    metrics = MetricsRegistry("runtime")
+    name = "runtime.before_commit"
+    assert metrics.sample("khala_build_info", {"service": "runtime", "version": read_version()}) == 1
+    assert metrics.sample("khala_failpoints_armed") == 0
+    assert metrics.sample("khala_failpoint_hits_total", {"name": name}) == 0
+    failpoints.arm(f"{name}=raise@2")
+    assert metrics.sample("khala_failpoints_armed") == 1
+    failpoints.hit(name)
+    with pytest.raises(failpoints.FailpointError):
+        failpoints.hit(name)
+    failpoints.hit(name)
+    assert metrics.sample("khala_failpoint_hits_total", {"name": name}) == 3
+    assert metrics.sample("khala_failpoints_armed") == 0

@@ -24,6 +24,24 @@ def test_files_in_order(tmp_path: Path) -> None:
     assert expected_revision(tmp_path) == 2
 
 
+def test_a_file_names_the_oldest_build_that_works_with_it(tmp_path: Path) -> None:
+    """Without the line that is the build which brings the file."""
+    _write(tmp_path, "0001_a.sql", "0002_b.sql")
+    (tmp_path / "0003_c.sql").write_text("-- oldest build: 0002\n-- text\n")
+    assert [each.oldest_build for each in read_migrations(tmp_path)] == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "line", ["-- oldest build: 0002", "-- oldest build: 0000", "-- Oldest build 1", "-- oldest build:"]
+)
+def test_an_oldest_build_that_cannot_be_is_refused(tmp_path: Path, line: str) -> None:
+    """Not below its own number, not above 0, or written in another way: never silently strict."""
+    _write(tmp_path, "0001_a.sql")
+    (tmp_path / "0002_b.sql").write_text(f"{line}\n")
+    with pytest.raises(MigrationFilesInvalid, match="0002_b"):
+        read_migrations(tmp_path)
+
+
 @pytest.mark.parametrize(
     "names",
     [

@@ -5,7 +5,13 @@ import trio
 from trio.testing import MockClock
 
 from khala_service.errors import Unavailable
-from khala_service.readiness import ANSWER_LIFETIME_S, CHECK_TIMEOUT_S, Readiness
+from khala_service.readiness import (
+    ANSWER_LIFETIME_S,
+    CHECK_TIMEOUT_S,
+    Degraded,
+    Readiness,
+    make_drain_check,
+)
 
 
 async def _fine() -> str | None:
@@ -69,3 +75,24 @@ async def test_answers_are_shared(autojump_clock: MockClock) -> None:
     await trio.sleep(ANSWER_LIFETIME_S)
     await readiness.report()
     assert runs == 2
+
+
+async def _degraded() -> str | None:
+    return Degraded("disconnected")
+
+
+async def test_degraded_is_said_and_takes_nobody_out(autojump_clock: MockClock) -> None:
+    """The word is shown; the service stays ready unless another check disagrees."""
+    report = await Readiness({"a": _degraded, "b": _fine}).report()
+    assert report.is_ready
+    assert report.checks == {"a": "disconnected", "b": "ok"}
+    assert not (await Readiness({"a": _degraded, "b": _draining}).report()).is_ready
+
+
+async def test_draining_is_said_from_the_moment_of_the_request() -> None:
+    """It waits for nothing: no dependency, no request in flight."""
+    draining = trio.Event()
+    check = make_drain_check(draining)
+    assert await check() is None
+    draining.set()
+    assert await check() == "draining"

@@ -25,6 +25,7 @@ DEFAULT_TIMEOUT_S: Final = 5.0
 # Internal answers are lists of ids and rights. Larger: not our peer.
 ANSWER_MAX_BYTES: Final = 4 * 1024 * 1024
 CONNECTIONS_MAX: Final = 32
+HEALTH_ROUTE: Final = "/healthz"
 # Ended before the peer can have read the request.
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _TRY_LATER: Final = frozenset({429, 502, 503, 504})
@@ -74,6 +75,19 @@ class ServiceHttpClient:
     ) -> M:
         """Return the peer's answer to a read. Raises: as `post`."""
         return await self._send("GET", path, answer_cls, None, headers, timeout_s)
+
+    async def ping(self) -> None:
+        """Return if the peer is alive; whether it is ready is its own business.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        try:
+            response = await self._raw.get(HEALTH_ROUTE)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"{self._peer}_unreachable") from error
+        if response.status_code != 200:
+            raise Unavailable(f"{self._peer}_unhealthy")
 
     async def _send(
         self,

@@ -11,13 +11,16 @@ Invariants:
 Opening the pool never fails because the database is away: the first statement says so.
 """
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib import resources
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import asyncpg
+import attrs
 import trio
+from asyncpg.connect_utils import SessionAttribute
 
 from khala_service.adapters.asyncio_bridge import open_asyncio_loop, run_in_asyncio
 from khala_service.adapters.postgres_connection import (
@@ -30,11 +33,11 @@ from khala_service.adapters.postgres_connection import (
 from khala_service.adapters.postgres_errors import DRIVER_ERRORS, translated
 from khala_service.errors import DatabaseError, SerializationTrouble, Unavailable
 from khala_service.logs import get_logger
-from khala_service.metrics import MetricsRegistry
 from khala_service.secret import Secret
 
 __all__ = [
     "DatabaseError",
+    "PoolUse",
     "PostgresConnection",
     "PostgresPool",
     "Row",
@@ -51,6 +54,8 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S: Final = 5.0
 # Client-side limit above statement_timeout: reached only if the server or the network is gone.
 ANSWER_GRACE_S: Final = 2.0
+# SPEC section 2. Token times are judged with 30 s leeway, so there is time to repair it.
+CLOCK_SKEW_MAX_S: Final = 5.0
 # Idle connections are closed after this, so that a burst does not hold the server's slots for ever.
 IDLE_LIFETIME_S: Final = 600.0
 # A transaction of ours which is idle for longer has lost its owner; it holds locks that others need.
@@ -72,12 +77,35 @@ class _QuietConnection(_ConnectionBase):
         return ""
 
 
+@attrs.define(eq=False)
+class PoolUse:
+    """How a pool is used, for /metrics: totals since it was opened, and gauges.
+
+    Attributes:
+        acquires: Connections asked for.
+        failures: Of these, without one: none free in time, or the database is away.
+        wait_s: Time spent waiting for all of them, logins included.
+        waiting: Who waits now.
+        clock_skew_s: This machine's clock minus the database's, when it was measured last.
+    """
+
+    acquires: int = 0
+    failures: int = 0
+    wait_s: float = 0.0
+    waiting: int = 0
+    clock_skew_s: float = 0.0
+
+
 class PostgresPool:
     """The connections of one role to one database. Made by `open_pool`."""
 
-    def __init__(self, raw: "asyncpg.Pool[Row]", *, acquire_timeout_s: float) -> None:
+    def __init__(
+        self, raw: "asyncpg.Pool[Row]", *, acquire_timeout_s: float, wall_time: Callable[[], float]
+    ) -> None:
         self._raw = raw
+        self._wall_time = wall_time
         self._acquire_timeout_s = acquire_timeout_s
+        self.use = PoolUse()
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
         """Run one statement in its own transaction and return all rows.
@@ -99,6 +127,14 @@ class PostgresPool:
     async def execute(self, sql: str, *args: object) -> str:
         """Return the command tag, for example ``UPDATE 3``. Otherwise as `fetch`."""
         return await self._once(lambda raw: raw.execute(sql, *args))
+
+    async def read(self, sql: str, *args: object) -> list[Row]:
+        """Run one statement that changes nothing; as `fetch`, but the outcome is never unknown."""
+        return await self._once(lambda raw: raw.fetch(sql, *args), may_have_committed=False)
+
+    async def readrow(self, sql: str, *args: object) -> Row | None:
+        """Return the first row, None if there is none. Otherwise as `read`."""
+        return await self._once(lambda raw: raw.fetchrow(sql, *args), may_have_committed=False)
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[PostgresConnection]:
@@ -125,16 +161,27 @@ class PostgresPool:
         """Return the number of open connections that nobody uses."""
         return self._raw.get_idle_size()
 
-    def watch(self, metrics: MetricsRegistry) -> None:
-        """Register the gauges of pool use; call once."""
-        metrics.gauge_of("khala_database_connections", "Open connections of the pool.", lambda: self.size())
-        metrics.gauge_of(
-            "khala_database_connections_in_use",
-            "Connections of the pool that a query or transaction holds.",
-            lambda: self.size() - self.idle_size(),
-        )
+    def max_size(self) -> int:
+        """Return the upper bound of connections."""
+        return self._raw.get_max_size()
 
-    async def _once(self, operate: Callable[[RawConnection], Awaitable[T]]) -> T:
+    async def measure_clock_skew(self) -> None:
+        """Compare the wall clock of this machine with the database's; see `PoolUse.clock_skew_s`.
+
+        Raises:
+            Unavailable: as `fetch`.
+        """
+        before, started = self._wall_time(), time.monotonic()
+        row = await self.fetchrow("SELECT extract(epoch FROM clock_timestamp())::float8 AS now")
+        assert row is not None
+        # The database looked at its clock somewhere between question and answer: assume halfway.
+        skew_s = self.use.clock_skew_s = before + (time.monotonic() - started) / 2 - row["now"]
+        if abs(skew_s) > CLOCK_SKEW_MAX_S:
+            _log.warning("clock_skew", skew_s=round(skew_s, 3))
+
+    async def _once(
+        self, operate: Callable[[RawConnection], Awaitable[T]], *, may_have_committed: bool = True
+    ) -> T:
         """Take, operate and give back in one crossing between trio and asyncio."""
 
         async def steps() -> T:
@@ -142,23 +189,30 @@ class PostgresPool:
                 raw = await self._take()
                 # asyncpg shields the release from cancellation; our time limit bounds it.
                 exit_stack.push_async_callback(self._give_back, raw)
-                with translated(may_have_committed=True):
+                with translated(may_have_committed=may_have_committed):
                     return await operate(raw)
 
         return await run_in_asyncio(steps)
 
     async def _take(self) -> RawConnection:
         """Return a connection of the pool; an asyncio coroutine."""
+        use, started = self.use, time.monotonic()
+        use.waiting += 1
         try:
             with translated(may_have_committed=False):
                 return await self._raw.acquire(timeout=self._acquire_timeout_s)
         except Unavailable as error:
+            use.failures += 1
             if error.reason == "database_timeout" and self._is_exhausted():
                 raise Unavailable("database_busy") from error
             raise
+        finally:
+            use.waiting -= 1
+            use.acquires += 1
+            use.wait_s += time.monotonic() - started
 
     def _is_exhausted(self) -> bool:
-        return self.size() == self._raw.get_max_size() and self.idle_size() == 0
+        return self.size() == self.max_size() and self.idle_size() == 0
 
     async def _give_back(self, raw: RawConnection) -> None:
         """Return a connection to the pool; an asyncio coroutine. A broken one is closed there."""
@@ -186,6 +240,7 @@ async def open_pool(
     statement_timeout_ms: int = 5_000,
     lock_timeout_ms: int = 2_000,
     acquire_timeout_s: float = 5.0,
+    wall_time: Callable[[], float] = time.time,
 ) -> AsyncIterator[PostgresPool]:
     """Yield a pool; close it when the block is left. Must run inside `open_asyncio_loop`.
 
@@ -197,6 +252,7 @@ async def open_pool(
         statement_timeout_ms: Longest statement, milliseconds; the server cancels it.
         lock_timeout_ms: Longest wait for one lock, milliseconds.
         acquire_timeout_s: Longest wait for a connection, seconds, connecting included.
+        wall_time: This machine's clock, Unix seconds; compared with the database's.
     """
 
     async def make() -> "asyncpg.Pool[Row]":
@@ -207,6 +263,9 @@ async def open_pool(
             max_size=max_size,
             max_inactive_connection_lifetime=IDLE_LIFETIME_S,
             connection_class=_QuietConnection,
+            # A standby answers reads too, from its own past: a node would take that for another history.
+            # A server becomes one only by a restart, so looking at each login is enough.
+            target_session_attrs=SessionAttribute.primary,
             timeout=min(CONNECT_TIMEOUT_S, acquire_timeout_s),
             command_timeout=statement_timeout_ms / 1000 + ANSWER_GRACE_S,
             server_settings={
@@ -219,7 +278,7 @@ async def open_pool(
             },
         )
 
-    pool = PostgresPool(await run_in_asyncio(make), acquire_timeout_s=acquire_timeout_s)
+    pool = PostgresPool(await run_in_asyncio(make), acquire_timeout_s=acquire_timeout_s, wall_time=wall_time)
     try:
         await _warm(pool, min_size)
         yield pool

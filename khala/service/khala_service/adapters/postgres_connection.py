@@ -95,8 +95,13 @@ class PostgresConnection:
 
     async def _commit(self) -> None:
         with trio.move_on_after(COMMIT_TIMEOUT_S, shield=True) as scope:
-            with translated(may_have_committed=True):
-                tag = await run_in_asyncio(self._raw.execute, "COMMIT")
+            try:
+                with translated(may_have_committed=True):
+                    tag = await run_in_asyncio(self._raw.execute, "COMMIT")
+            except asyncpg.InterfaceError as error:
+                # Not one of the texts that the table knows: whatever it means, nobody knows the outcome.
+                drop_connection(self._raw)
+                raise Unavailable("database_protocol_error", outcome_unknown=True) from error
         if scope.cancelled_caught:
             drop_connection(self._raw)
             raise Unavailable("database_timeout", outcome_unknown=True)

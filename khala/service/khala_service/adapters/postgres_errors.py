@@ -27,6 +27,16 @@ _UNAVAILABLE: Final[dict[str, str]] = {
     "57P": "database_connection_lost",  # administrator or crash ended the backend
     "58": "database_system_error",
 }
+# Every reason of Unavailable that comes from the database; also a label of metrics, hence closed.
+UNAVAILABLE_REASONS: Final = frozenset(
+    {
+        *_UNAVAILABLE.values(),
+        "database_busy",
+        "database_protocol_error",
+        "database_timeout",
+        "database_unreachable",
+    }
+)
 _BROKEN_CONNECTION: Final = frozenset({"database_connection_lost", "database_idle_in_transaction"})
 _SERIALIZATION: Final = frozenset({"40001", "40P01"})
 # asyncpg reports the use of a connection or pool that is gone by text only.

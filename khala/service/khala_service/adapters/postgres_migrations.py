@@ -100,25 +100,37 @@ async def run_migrations(
 
 
 async def check_revision(pool: PostgresPool, *, plane: Plane, directory: Directory) -> str | None:
-    """Return None if the database is at this build's revision, else the reason for not ready.
+    """Return None if this build works on the database's schema, else the reason for not ready.
 
-    Reasons: ``migration_required`` (database behind, or never migrated), ``migration_ahead``.
+    A newer schema is fine if every migration that this build does not know names a build as old as this
+    one (``oldest build``, see `migration_files`).
+
+    Reasons: ``migration_required`` (database behind, or never migrated), ``migration_ahead`` (newer, and
+    not made for this build).
 
     Raises:
         Unavailable: the database did not answer.
     """
     expected = expected_revision(directory)
     try:
-        row = await pool.fetchrow(f"SELECT max(version) AS revision FROM {plane}.schema_migrations")  # noqa: S608  # plane is a Literal
+        row = await pool.fetchrow(
+            f"""
+            SELECT max(version) AS revision,
+                   max(coalesce(oldest_build, version)) FILTER (WHERE version > $1) AS oldest_build
+            FROM {plane}.schema_migrations
+            """,  # noqa: S608  # plane is a Literal
+            expected,
+        )
     except DatabaseError as error:
-        # undefined table, undefined schema, no right on either: never migrated by our owner role
-        if error.sqlstate in {"42P01", "3F000", "42501"}:
+        # undefined table, schema or column, no right on either: never migrated by our owner role, or
+        # not by one of this build
+        if error.sqlstate in {"42P01", "3F000", "42703", "42501"}:
             return "migration_required"
         raise
-    revision = row["revision"] if row is not None else None
-    if revision is None or revision < expected:
+    assert row is not None  # an aggregate always has one
+    if row["revision"] is None or row["revision"] < expected:
         return "migration_required"
-    return "migration_ahead" if revision > expected else None
+    return "migration_ahead" if (row["oldest_build"] or 0) > expected else None
 
 
 async def _migrate(
@@ -163,11 +175,24 @@ async def _ensure_table(connection: "asyncpg.Connection[asyncpg.Record]", plane:
             version integer PRIMARY KEY,
             name text NOT NULL,
             checksum text NOT NULL,
-            applied_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+            applied_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+            oldest_build integer
         );
         GRANT SELECT ON {plane}.schema_migrations TO khala_{plane};
         """
     )
+    has_column = await connection.fetchval(
+        """
+        SELECT EXISTS (
+            SELECT FROM pg_catalog.pg_attribute
+            WHERE attrelid = $1::pg_catalog.regclass AND attname = 'oldest_build'
+        )
+        """,
+        f"{plane}.schema_migrations",
+    )
+    if not has_column:
+        # Made by version 0.1. Not asked for each time: ALTER TABLE waits for whoever reads the table.
+        await connection.execute(f"ALTER TABLE {plane}.schema_migrations ADD COLUMN oldest_build integer")
 
 
 async def _read_applied(connection: "asyncpg.Connection[asyncpg.Record]", plane: Plane) -> dict[int, str]:
@@ -194,10 +219,14 @@ async def _apply(
             if not connection.is_in_transaction():
                 raise MigrationFailed(f"{label}: the file ends the transaction it runs in")
             await connection.execute(
-                f"INSERT INTO {plane}.schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",  # noqa: S608  # plane is a Literal
+                f"""
+                INSERT INTO {plane}.schema_migrations (version, name, checksum, oldest_build)
+                VALUES ($1, $2, $3, $4)
+                """,  # noqa: S608  # plane is a Literal
                 migration.version,
                 migration.name,
                 migration.checksum,
+                migration.oldest_build,
             )
     except (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError) as error:
         raise MigrationFailed(f"{label}: {error}") from error
