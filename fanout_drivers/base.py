@@ -7,10 +7,11 @@ and MAC, and a position check against the journal finds whatever never arrived.
 
 So a driver may lose, repeat, reorder, delay and even invent messages, as long as it
 
-* never blocks a publisher on a subscriber (a slow node must not delay a commit),
+* never blocks a publisher on a subscriber (a slow node must not delay a commit), nor on a broker,
+* refuses what it cannot take (``publish`` raises ``Unavailable``), so that nobody believes it was told,
 * holds a bounded number of messages and bytes for each subscriber,
 * says ``PositionUnknown`` whenever it has dropped something or was disconnected. Swallowing that
-  turns a loss into silence until the next position check.
+  turns a loss into silence until the next position check; a driver that does so declares it.
 
 One conformance suite (``tests/contract/driver_suite.py``) runs on every driver. Third parties
 register theirs in the entry-point group ``khala.fanout_drivers`` (``fanout_drivers/opening.py``).
@@ -18,6 +19,7 @@ register theirs in the entry-point group ``khala.fanout_drivers`` (``fanout_driv
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -34,13 +36,26 @@ class DriverGuarantees:
 
     The conformance suite makes a driver that declares ``may_lose`` lose one, and checks that
     one which does not declare ``may_reorder`` keeps the order of each topic.
+
+    Attributes:
+        may_lose: Not every message arrives.
+        may_duplicate: A message may arrive more than once.
+        may_reorder: Messages of one topic may overtake each other.
+        crosses_processes: Publisher and subscriber may live in different processes.
+        carries_copies: Subscribers get the records; otherwise each publication becomes a
+            ``PositionUnknown``, and no ``RecordCopy`` ever arrives.
+        announces_losses: What is lost is announced by ``PositionUnknown``. A driver that says no
+            leaves everything that it loses to the position checks.
+        may_invent: Records that nobody published may arrive.
     """
 
     may_lose: bool
     may_duplicate: bool
     may_reorder: bool
-    # True if publisher and subscriber may live in different processes.
     crosses_processes: bool
+    carries_copies: bool = True
+    announces_losses: bool = True
+    may_invent: bool = False
 
 
 @attrs.frozen
@@ -77,6 +92,7 @@ class DriverCounters:
         rejected: Messages that name no topic of ours.
         connects: Connections made to the broker.
         connect_failures: Attempts without one.
+        injected: Harm done on purpose, by fault; only the driver ``faulty`` does any.
     """
 
     published: int = 0
@@ -86,6 +102,7 @@ class DriverCounters:
     rejected: int = 0
     connects: int = 0
     connect_failures: int = 0
+    injected: Counter[str] = attrs.field(factory=Counter)
 
 
 class FanoutSubscriber(Protocol):
@@ -132,16 +149,28 @@ class FanoutDriver(Protocol):
     def counters(self) -> DriverCounters:
         """What this driver has done so far; read at every scrape."""
 
+    @property
+    def entries_max_bytes(self) -> int:
+        """Most bytes of entries that one record may carry; more travels as a hint.
+
+        ``RECORD_ENTRIES_MAX_BYTES``, or less where the broker takes less. May change with each
+        connection: a record made for the previous one that is too large is refused.
+        """
+
     async def publish(self, topic: TopicName, data: bytes) -> None:
         """Hand one sealed record to whoever subscribes to the topic.
 
-        Never waits for a subscriber, nor for a broker that is away. Returning promises nothing
-        about delivery.
+        Never waits for a subscriber, nor for a broker that is away. Returning says that the driver
+        has the record, or has marked that there is news; it promises nothing about delivery.
 
         Args:
             topic: The topic of the record; subscribers verify the topic inside as well.
-            data: A sealed record of at most ``RECORD_MAX_BYTES``; larger commits travel as hints.
+            data: A sealed record with at most ``entries_max_bytes`` of entries.
 
+        Raises:
+            Unavailable: Nothing was taken, for a reason ``broker_*``: the broker is away, or there is
+                no room. Raised at once, and counted as a publish failure. The caller keeps what is
+                worth telling later; ``check_health`` says when that is, if the driver knows.
         Cancellation: safe; the record may or may not have been handed over.
         """
 

@@ -1,21 +1,19 @@
 """The driver of one process: a bounded queue for each subscriber, drop-oldest with notice.
 
 Used by ``khala up`` and by tests. It cannot cross processes, so a node with a remote runtime
-refuses it at start. Keeps INV-7 (bounded memory): at most ``QUEUE_MAX_RECORDS`` messages and
-``QUEUE_MAX_BYTES`` wait for one subscriber; what overflows is dropped, oldest first, and the
-subscriber is told that its position in those topics is unknown.
+refuses it at start. Keeps INV-7 (bounded memory) by ``delivery_queue.py``.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from fanout_drivers.base import DriverCounters, DriverGuarantees, PositionUnknown, RecordCopy
+from fanout_drivers.base import RECORD_ENTRIES_MAX_BYTES, DriverCounters, DriverGuarantees, RecordCopy
+from fanout_drivers.delivery_queue import QUEUE_MAX_BYTES, QUEUE_MAX_RECORDS, DeliveryQueue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,25 +22,15 @@ if TYPE_CHECKING:
     from fanout_drivers.opening import DriverContext
     from khala_contracts.topics import TopicName
 
-# A node takes records in turns of a millisecond; at 60,000 events/s in batches of 200 this is
-# several seconds of commits. Larger only delays the moment at which a stuck node reads the journal.
-QUEUE_MAX_RECORDS: Final = 4_096
-QUEUE_MAX_BYTES: Final = 64 * 1024 * 1024
+__all__ = ["MemoryDriver", "MemorySubscriber", "open_memory_driver"]
 
 
 @attrs.define(eq=False)
 class MemorySubscriber:
-    """One bounded queue. Invariant: ``queued_bytes == sum(len(c.data) for c in queue)``."""
+    """One end: its topics and its queue."""
 
-    _max_records: int
-    _max_bytes: int
-    _counters: DriverCounters = attrs.field(factory=DriverCounters)
-    _topics: set[TopicName] = attrs.field(factory=set)
-    _queue: deque[RecordCopy] = attrs.field(factory=deque)
-    _queued_bytes: int = 0
-    _dropped_topics: set[TopicName] = attrs.field(factory=set)
-    _is_closed: bool = False
-    _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    queue: DeliveryQueue
+    _topics: set[TopicName] = attrs.field(factory=set, init=False)
 
     async def subscribe(self, topic: TopicName) -> None:
         """Start delivery; see FanoutSubscriber."""
@@ -55,41 +43,13 @@ class MemorySubscriber:
         await trio.lowlevel.checkpoint()
 
     async def receive(self) -> Delivery:
-        """Return the next message, or first the notice that some were dropped."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while not (self._queue or self._dropped_topics):
-            if self._is_closed:
-                raise trio.ClosedResourceError
-            await self._waiting.park()
-        if self._dropped_topics:
-            # Before the queue: what follows the hole cannot be used until the hole is healed.
-            dropped, self._dropped_topics = frozenset(self._dropped_topics), set()
-            return PositionUnknown(dropped)
-        copy = self._queue.popleft()
-        self._queued_bytes -= len(copy.data)
-        self._counters.received += 1
-        return copy
+        """Return the next message or notice; see FanoutSubscriber."""
+        return await self.queue.receive()
 
     def offer_nowait(self, copy: RecordCopy) -> None:
-        """Queue a copy if its topic is subscribed, dropping the oldest copies to make room."""
-        if copy.topic not in self._topics:
-            return
-        self._queue.append(copy)
-        self._queued_bytes += len(copy.data)
-        while len(self._queue) > self._max_records or self._queued_bytes > self._max_bytes:
-            oldest = self._queue.popleft()
-            self._queued_bytes -= len(oldest.data)
-            self._dropped_topics.add(oldest.topic)
-            self._counters.dropped += 1
-        self._waiting.unpark()
-
-    def close(self) -> None:
-        """Forget everything and wake the receiver."""
-        self._is_closed = True
-        self._queue.clear()
-        self._dropped_topics.clear()
-        self._queued_bytes = 0
-        self._waiting.unpark_all()
+        """Queue a copy if its topic is subscribed."""
+        if copy.topic in self._topics:
+            self.queue.offer_nowait(copy)
 
 
 @attrs.define(eq=False)
@@ -108,9 +68,10 @@ class MemoryDriver:
         ),
         init=False,
     )
+    entries_max_bytes: int = attrs.field(default=RECORD_ENTRIES_MAX_BYTES, init=False)
 
     async def publish(self, topic: TopicName, data: bytes) -> None:
-        """Queue the record for every subscriber of the topic; never waits."""
+        """Queue the record for every subscriber of the topic; never waits, refuses nothing."""
         copy = RecordCopy(topic, data)
         self.counters.published += 1
         for subscriber in self._subscribers:
@@ -120,13 +81,16 @@ class MemoryDriver:
     @asynccontextmanager
     async def open_subscriber(self) -> AsyncIterator[MemorySubscriber]:
         """Open a node's end; see FanoutDriver."""
-        subscriber = MemorySubscriber(self.queue_max_records, self.queue_max_bytes, self.counters)
+        queue = DeliveryQueue(
+            self.counters, max_records=self.queue_max_records, max_bytes=self.queue_max_bytes
+        )
+        subscriber = MemorySubscriber(queue)
         self._subscribers.append(subscriber)
         try:
             yield subscriber
         finally:
             self._subscribers.remove(subscriber)
-            subscriber.close()
+            queue.close()
 
     async def check_health(self) -> bool:
         """Return True: queues in one process are always reachable."""

@@ -37,7 +37,9 @@ class FanoutConfig:
     driver: str = attrs.field(
         default="postgres",
         validator=matches_re(r"[a-z][a-z0-9_-]{0,31}"),
-        metadata=described("memory (one process only), postgres, nats, or one that you installed."),
+        metadata=described(
+            "postgres, nats, none, memory (one process only), faulty (dev mode), or one that you installed."
+        ),
     )
     nats_servers: tuple[str, ...] = attrs.field(
         default=("nats://127.0.0.1:4222",), metadata=described("Servers of the NATS cluster.")
@@ -50,7 +52,7 @@ class FanoutConfig:
         metadata=described("First token of every subject, so that systems can share a broker."),
     )
     options: Mapping[str, str] = attrs.field(
-        factory=dict, metadata=described("Settings of a driver that is not ours; see its manual.")
+        factory=dict, metadata=described("Settings of the driver faulty, or of one that is not ours.")
     )
 
 
@@ -62,11 +64,13 @@ class DriverContext:
         config: The section ``fanout``.
         database_dsn: Database of the process that opens it, with the role of that process.
         component: Who opens it; a runtime publishes, a node subscribes.
+        mode: Of the process; a driver that does harm on purpose refuses ``production``.
     """
 
     config: FanoutConfig
     database_dsn: Secret
     component: Literal["runtime", "node"]
+    mode: Literal["production", "dev"] = "production"
 
 
 class DriverFactory(Protocol):

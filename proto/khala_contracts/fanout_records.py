@@ -33,7 +33,7 @@ from khala_contracts.topics import TopicInvalid, TopicName, parse_topic
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["KEY_MIN_BYTES", "FanoutRecord", "RecordSigner", "RecordVerifier"]
+__all__ = ["KEY_MIN_BYTES", "FanoutRecord", "RecordSigner", "RecordVerifier", "read_unverified"]
 
 # RFC 2104 section 3: a key shorter than the hash weakens it.
 KEY_MIN_BYTES: Final = 32
@@ -104,6 +104,33 @@ def _encode(record: FanoutRecord, key_id: str, mac: bytes) -> bytes:
     ).SerializeToString(deterministic=True)
 
 
+def _decode(data: bytes) -> tuple[fanout_pb2.FanoutRecord, FanoutRecord]:
+    try:
+        wire = fanout_pb2.FanoutRecord.FromString(data)
+        return wire, FanoutRecord(
+            topic=parse_topic(wire.topic).name,
+            lineage=wire.lineage,
+            first_seq=wire.first_seq,
+            last_seq=wire.last_seq,
+            chain_before=wire.chain_before,
+            chain_after=wire.chain_after,
+            entries=tuple(wire.entries),
+            committed_at_us=wire.committed_at_us,
+        )
+    except (DecodeError, TopicInvalid, ValueError):
+        raise WireError(reason_codes.MALFORMED_MESSAGE, "a FanoutRecord") from None
+
+
+def read_unverified(data: bytes) -> tuple[FanoutRecord, str]:
+    """Return what the bytes claim, and the id of the key that they claim; for forging in tests.
+
+    Raises:
+        WireError: malformed_message if it is no record.
+    """
+    wire, record = _decode(data)
+    return record, wire.key_id
+
+
 def _check_key(key_id: str, key: bytes) -> None:
     if not key_id or len(key) < KEY_MIN_BYTES:
         message = f"a fan-out key has an id and at least {KEY_MIN_BYTES} bytes"
@@ -145,20 +172,7 @@ class RecordVerifier:
         Raises:
             WireError: malformed_message if it is no record, token_invalid if its MAC does not hold.
         """
-        try:
-            wire = fanout_pb2.FanoutRecord.FromString(data)
-            record = FanoutRecord(
-                topic=parse_topic(wire.topic).name,
-                lineage=wire.lineage,
-                first_seq=wire.first_seq,
-                last_seq=wire.last_seq,
-                chain_before=wire.chain_before,
-                chain_after=wire.chain_after,
-                entries=tuple(wire.entries),
-                committed_at_us=wire.committed_at_us,
-            )
-        except (DecodeError, TopicInvalid, ValueError):
-            raise WireError(reason_codes.MALFORMED_MESSAGE, "a FanoutRecord") from None
+        wire, record = _decode(data)
         key = self._keys.get(wire.key_id)
         if key is None:
             raise WireError(reason_codes.TOKEN_INVALID, "sealed with a known key", "key_id")

@@ -9,7 +9,7 @@ import pytest
 
 from fanout_drivers.base import PositionUnknown, RecordCopy
 from fanout_drivers.memory import MemoryDriver
-from tests.contract.driver_suite import OTHER_TOPIC, TOPIC, DriverSuite
+from tests.contract.driver_suite import OTHER_TOPIC, TOPIC, DriverSuite, in_virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from fanout_drivers.base import FanoutDriver
 
 
+@in_virtual_time
 class TestMemoryDriver(DriverSuite):
-    """One process."""
+    """One process, in virtual time."""
 
     @asynccontextmanager
     async def open_driver(self) -> AsyncIterator[FanoutDriver]:
@@ -101,4 +102,4 @@ async def test_closing_frees_the_queue() -> None:
         await subscriber.subscribe(TOPIC)
         await driver.publish(TOPIC, b"x")
     assert driver._subscribers == []
-    assert len(subscriber._queue) == subscriber._queued_bytes == 0
+    assert len(subscriber.queue) == subscriber.queue.waiting_bytes == 0
