@@ -16,20 +16,29 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from fanout_drivers.driver_watch import DriverWatch
 from khala_contracts.fanout_records import RecordSigner
 from khala_contracts.topics import TOPIC_CLASSES
+from khala_service import failpoints
 from khala_service.adapters.http_client import open_service_client
 from khala_service.adapters.postgres import open_pool
+from khala_service.adapters.postgres_metrics import watch_pools
 from khala_service.adapters.postgres_migrations import run_migrations
-from khala_service.errors import DatabaseError, Unavailable
+from khala_service.admin_routes import AdminToken
+from khala_service.errors import DatabaseError, SerializationTrouble, Unavailable
 from khala_service.http_edge import serve
 from khala_service.identifiers import SystemClock, SystemIds
-from khala_service.logs import get_logger
+from khala_service.logs import bind_log_context, get_logger
 from khala_service.metrics import MetricsRegistry
 from khala_service.service_auth import ServiceCredentials
+from khala_service.supervision import Service, supervise
 from runtime.actors.appender import Appender
+from runtime.actors.explainer import Explainer
 from runtime.actors.generation_watch import GenerationWatch
+from runtime.actors.head_news import tell_heads
 from runtime.actors.key_cleaner import KeyCleaner
+from runtime.actors.projection_repair import ProjectionRepair
+from runtime.actors.projector import Projector
 from runtime.actors.relay import Relay
 from runtime.actors.run_commands import RunCommands
 from runtime.actors.run_directory import RunDirectory
@@ -38,8 +47,12 @@ from runtime.adapters.configuration import SECTION, RuntimeConfig
 from runtime.adapters.http.application import make_runtime_app
 from runtime.adapters.metrics import RuntimeMetrics
 from runtime.adapters.postgres.journal_store import MIGRATIONS, PostgresJournalStore
+from runtime.adapters.postgres.projection_store import PostgresProjectionStore
 from runtime.adapters.principals_http import HttpPrincipalResolver
+from runtime.adapters.projection_metrics import PrometheusProjectionMetrics
+from runtime.adapters.readiness import make_ready_checks
 from runtime.core.rate_limit import RateLimiter, rates_of
+from runtime.core.relayed_records import RelayedRecords
 
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
@@ -49,7 +62,6 @@ if TYPE_CHECKING:
     from khala_service.adapters.postgres import PostgresPool
     from khala_service.adapters.postgres_migrations import MigrationReport
     from khala_service.config import Secret
-    from khala_service.http_edge import ReadyCheck
     from runtime.ports import Authority, Clock, JournalStore
 
 __all__ = ["SECTION", "RuntimeConfig", "RuntimeEndpoints", "migrate", "serve_runtime"]
@@ -98,12 +110,17 @@ async def serve_runtime(
     Raises:
         OSError: The address cannot be bound.
     """
+    bind_log_context(service="runtime")
     draining = drain if drain is not None else trio.Event()
+    if config.is_dev:
+        failpoints.arm(config.failpoints, hit_file=config.failpoint_file)
     async with (
         open_pool(
             config.database_dsn,
             application_name="khala-runtime",
             max_size=config.database_connections_max,
+            statement_timeout_ms=config.database_statement_timeout_ms,
+            acquire_timeout_s=config.database_acquire_timeout_ms / 1000,
         ) as pool,
         open_service_client(
             config.control_url, peer="control", credential=config.service_credential
@@ -114,18 +131,36 @@ async def serve_runtime(
         app = _make_app(config, parts, control=control, clock=clock or SystemClock(), draining=draining)
         async with trio.open_nursery() as accepting:
             port = await accepting.start(
-                partial(serve, app, host=config.host, port=config.port, shutdown=draining)
+                partial(
+                    serve,
+                    app,
+                    host=config.host,
+                    port=config.port,
+                    shutdown=draining,
+                    notice_s=config.drain_notice_s,
+                )
             )
             _log.info("runtime_listening", port=port)
             authority = await _take_authority(parts, draining)
             if authority is not None:
-                await services.start(parts.relay.serve)
-                await services.start(parts.appender.serve, authority)
-                await services.start(GenerationWatch(parts.store, parts.appender, authority).serve)
-                await services.start(KeyCleaner(parts.store).serve)
+                for kind, task in _tasks(parts, authority).items():
+                    await services.start(
+                        partial(supervise, kind, task, restarted=parts.metrics.task_restarted)
+                    )
                 _log.info("runtime_started", generation=authority.generation, lineage=authority.lineage)
             task_status.started(RuntimeEndpoints(port=port))
         services.cancel_scope.cancel()
+
+
+def _tasks(parts: _Parts, authority: Authority) -> dict[str, Service]:
+    """Return what serves besides the routes, in the order of starting; the keys are TASK_KINDS."""
+    return {
+        "relay": parts.relay.serve,
+        "appender": partial(parts.appender.serve, authority),
+        "generation_watch": GenerationWatch(parts.store, parts.appender, authority).serve,
+        "key_cleaner": KeyCleaner(parts.store).serve,
+        "projector": partial(parts.projector.serve, authority),
+    }
 
 
 @attrs.frozen
@@ -139,24 +174,47 @@ class _Parts:
     ids: SystemIds
     registry: MetricsRegistry
     metrics: RuntimeMetrics
+    pool: PostgresPool
+    driver: DriverWatch
+    projector: Projector
+    repair: ProjectionRepair
+    relayed: RelayedRecords
 
 
 def _make_parts(config: RuntimeConfig, *, pool: PostgresPool, driver: FanoutDriver, clock: Clock) -> _Parts:
     registry = MetricsRegistry("runtime")
-    pool.watch(registry)
+    watch_pools(registry, {"runtime": pool})
+    watch = DriverWatch(driver, is_needed_at_start=False)
+    registry.register(watch)
     metrics = RuntimeMetrics(registry)
     store = PostgresJournalStore(pool)
+    relayed = RelayedRecords()
     relay = Relay(
         driver,
         RecordSigner(config.fanout_key_id, config.fanout_key_bytes()),
         clock=clock,
         metrics=metrics,
         bytes_max=config.limits.relay_bytes_max,
+        relayed=relayed,
     )
     limiter = RateLimiter(rates_of(TOPIC_CLASSES, config.publish_rate_per_s))
     appender = Appender(store, relay, limits=config.limits, limiter=limiter, metrics=metrics)
-    parts = _Parts(store, relay, appender, limiter, SystemIds(), registry, metrics)
-    _watch(parts)
+    ids = SystemIds()
+    projections = PostgresProjectionStore(pool)
+    projector = Projector(
+        projections,
+        relay,
+        ids=ids,
+        metrics=PrometheusProjectionMetrics(registry, queue_of=lambda: projector.queue),
+        supersede=appender.supersede,
+        tell_heads=partial(tell_heads, store, relay),
+    )
+    relay.listen(projector)
+    repair = ProjectionRepair(projections, relay, ids=ids, authority=lambda: appender.authority)
+    parts = _Parts(
+        store, relay, appender, limiter, ids, registry, metrics, pool, watch, projector, repair, relayed
+    )
+    metrics.watch_queues(appender, relay)
     return parts
 
 
@@ -179,8 +237,21 @@ def _make_app(
         controls=ServiceCredentials({"control": config.control_credential}),
         limits=config.limits,
         ids=parts.ids,
+        repair=parts.repair,
+        explainer=Explainer(parts.store, parts.relayed),
+        admin=None if config.admin_token is None else AdminToken(config.admin_token),
+        has_failpoints=config.is_dev,
+        draining=draining,
         metrics=parts.registry,
-        ready_checks=_ready_checks(parts.store, parts.appender, draining),
+        ready_checks=make_ready_checks(
+            pool=parts.pool,
+            store=parts.store,
+            control=control,
+            driver=parts.driver,
+            appender=parts.appender,
+            projector=parts.projector,
+            draining=draining,
+        ),
     )
 
 
@@ -212,50 +283,9 @@ async def _wait_authority(store: JournalStore, ids: SystemIds) -> Authority:
                 return await store.take_authority(holder=holder, lineage_candidate=ids.new("lin"))
         except Unavailable as error:
             word = error.reason
-        except DatabaseError as error:
+        except (DatabaseError, SerializationTrouble) as error:
             word = f"refused_{error.sqlstate}"
         if word != reason:
             _log.warning("waiting_for_database", reason=word)
             reason = word
         await trio.sleep(START_RETRY_S)
-
-
-def _ready_checks(store: JournalStore, appender: Appender, draining: trio.Event) -> dict[str, ReadyCheck]:
-    async def is_serving() -> str | None:
-        return "draining" if draining.is_set() else None
-
-    async def has_schema() -> str | None:
-        return await store.check()
-
-    async def holds_generation() -> str | None:
-        if appender.is_superseded:
-            return "superseded"
-        return None if appender.authority is not None else "not_taken"
-
-    async def has_writers() -> str | None:
-        return None if appender.is_running else "stopped"
-
-    return {
-        "serving": is_serving,
-        "database": has_schema,
-        "generation": holds_generation,
-        "writers": has_writers,
-    }
-
-
-def _watch(parts: _Parts) -> None:
-    metrics, appender, relay = parts.metrics, parts.appender, parts.relay
-    metrics.watch(
-        "khala_runtime_inbox_requests", "Requests waiting for a commit.", lambda: appender.inbox_requests
-    )
-    metrics.watch(
-        "khala_runtime_inbox_bytes", "Payload bytes waiting for a commit.", lambda: appender.inbox_bytes
-    )
-    metrics.watch(
-        "khala_runtime_relay_bytes", "Bytes of copies waiting for the driver.", lambda: relay.waiting_bytes
-    )
-    metrics.watch(
-        "khala_runtime_generation",
-        "Generation that this process writes under; 0 before it has one.",
-        lambda: appender.authority.generation if appender.authority else 0,
-    )

@@ -7,7 +7,7 @@ that both pass (tests/integration/runtime/journal_store_suite.py). Operating err
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
@@ -16,23 +16,34 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from khala_contracts.topics import Lineage, TopicName
-    from runtime.core.batch_commit import BatchCommit
+    from runtime.core.batch_commit import BatchCommit, CommittedTopic
     from runtime.core.commands import RunFacts
     from runtime.core.journal_calls import StoredKey
+    from runtime.core.message_pages import PageStart
     from runtime.core.principals import Principal
+    from runtime.core.projection_step import ProjectionStep, SourcePage, SourceRead
+    from runtime.core.projections import RunSummary
     from runtime.core.run_state_machine import RunState
 
 __all__ = [
+    "PROJECTION_FAILURES",
     "AppendMetrics",
     "Authority",
     "Clock",
+    "CommitListener",
     "EventPage",
     "EventRow",
     "Ids",
     "JournalStore",
     "JournalWriter",
+    "MessagePage",
     "PrincipalResolver",
+    "ProjectionMetrics",
+    "ProjectionStore",
+    "RelayMetrics",
     "RunRecord",
+    "SourcePosition",
+    "StoredSummary",
     "Superseded",
     "TopicRecord",
 ]
@@ -125,6 +136,45 @@ class EventPage:
     last_chain: bytes
 
 
+@attrs.frozen
+class MessagePage:
+    """Retained frames after a position as nodes replay them, with the observation of the same moment.
+
+    Attributes:
+        start: The same observation, as the rules of staleness see it.
+        entries: The encoded frames, joined; b"" if there is none.
+        last_seq: Position of the last of them; the start if there is none.
+        last_chain: Chain at ``last_seq``; b"" if there is no frame.
+    """
+
+    topic: TopicRecord
+    start: PageStart
+    entries: bytes = attrs.field(repr=False)
+    last_seq: int
+    last_chain: bytes
+
+
+@attrs.frozen
+class SourcePosition:
+    """A source topic of a projector, and how much of it is applied."""
+
+    topic: TopicName
+    head_seq: int
+    applied_seq: int
+
+
+@attrs.frozen
+class StoredSummary:
+    """A source topic with its checkpoint and its row of the read model, None if there is none."""
+
+    topic: TopicName
+    owner_user_id: str
+    org_id: str | None
+    head_seq: int
+    checkpoint_seq: int
+    summary: RunSummary | None
+
+
 class JournalWriter(Protocol):
     """One connection of the authority; used by one task."""
 
@@ -202,6 +252,14 @@ class JournalStore(Protocol):
             max_bytes: Most payload bytes; the first event is returned whatever its size.
         """
 
+    async def read_messages(
+        self, topic: TopicName, *, after_seq: int, limit: int, max_bytes: int
+    ) -> MessagePage | None:
+        """Return a page of the journal, None if nothing was ever written to the topic.
+
+        Frames below the floor are never returned. Arguments: as `read_events`; bytes are encoded ones.
+        """
+
     async def delete_expired_keys(self, limit: int) -> int:
         """Delete at most ``limit`` expired idempotency keys and return how many there were."""
 
@@ -211,6 +269,31 @@ class JournalStore(Protocol):
         Raises:
             Unavailable: it does not answer.
         """
+
+
+class ProjectionStore(Protocol):
+    """What projectors read and write."""
+
+    async def run_step(self, step: ProjectionStep, *, generation: int) -> None:
+        """Carry out one step in one transaction: lock, read, fold, append, write checkpoints, commit.
+
+        Raises:
+            Superseded: The generation is no longer ours. Nothing was written.
+            Unavailable: ``outcome_unknown`` iff the connection broke during COMMIT. A step may be
+                run again in any case: its checkpoints say whether it was committed.
+            SerializationTrouble, DatabaseError: Nothing was written.
+            ProjectionFailed: An event cannot be applied. Nothing was written.
+        Cancellation: rolls back, or waits for the answer to COMMIT.
+        """
+
+    async def read_sources(self, reads: Sequence[SourceRead]) -> list[SourcePage]:
+        """Return a page of each source that has an event there, in any order."""
+
+    async def find_behind(self, *, after_topic: str, limit: int) -> list[SourcePosition]:
+        """Return sources after a topic whose events are not all applied, or not all told about."""
+
+    async def list_summaries(self, *, after_topic: str, limit: int) -> list[StoredSummary]:
+        """Return sources after a topic, ascending, with their rows of the read model."""
 
 
 class PrincipalResolver(Protocol):
@@ -226,8 +309,24 @@ class PrincipalResolver(Protocol):
         """
 
 
+class RelayMetrics(Protocol):
+    """What the relay reports."""
+
+    def copies_dropped(self, count: int) -> None:
+        """Count copies that the relay replaced by a hint or lost."""
+
+    def published(self, *, is_copy: bool, duration_s: float) -> None:
+        """Count one record that the driver took."""
+
+    def publish_failed(self, reason: str) -> None:
+        """Count one record that the driver did not take: ``timeout`` or ``unavailable``."""
+
+    def poisoned(self) -> None:
+        """Count one attempt that failed because of the news of one topic."""
+
+
 class AppendMetrics(Protocol):
-    """What commands, the appender and the relay report."""
+    """What commands and the appender report."""
 
     def committed(self, *, requests: int, events: int, duplicates: int, duration_s: float) -> None:
         """Count one committed batch."""
@@ -238,5 +337,26 @@ class AppendMetrics(Protocol):
     def retried(self, reason: str) -> None:
         """Count one batch that had to be run again."""
 
-    def copies_dropped(self, count: int) -> None:
-        """Count copies that the relay replaced by a hint."""
+    def task_restarted(self, kind: str) -> None:
+        """Count one task that crashed and is started again, by kind of task."""
+
+
+class CommitListener(Protocol):
+    """Hears what was committed, right after the commit."""
+
+    def offer(self, committed: Sequence[CommittedTopic], *, lineage: Lineage) -> None:
+        """Take what one transaction committed to this lineage. Never waits, never fails."""
+
+
+# Why a step of a projector was not committed.
+PROJECTION_FAILURES: Final = ("database", "locked", "poison", "crash", "sweep")
+
+
+class ProjectionMetrics(Protocol):
+    """What projectors report."""
+
+    def applied(self, *, events: int, summaries: int, duration_s: float) -> None:
+        """Count one committed step: events applied, summary frames written."""
+
+    def failed(self, reason: str) -> None:
+        """Count one step that was not committed; the reason is one of PROJECTION_FAILURES."""

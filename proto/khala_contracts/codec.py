@@ -37,7 +37,14 @@ from khala_contracts.client_messages import (
     encode_client_message,
     encode_client_message_json,
 )
-from khala_contracts.entries import EntryTemplate, decode_entries, encode_entry, encode_varint, frame_json
+from khala_contracts.entries import (
+    EntryTemplate,
+    count_sound_entries,
+    decode_entries,
+    encode_entry,
+    encode_varint,
+    frame_json,
+)
 from khala_contracts.errors import WireError
 from khala_contracts.server_decoding import (
     decode_server_message_json_untrusted,
@@ -105,6 +112,7 @@ __all__ = [
     "VersionRange",
     "Welcome",
     "WireError",
+    "count_sound_entries",
     "count_unknown_fields",
     "decode_client_message_json_untrusted",
     "decode_client_message_untrusted",

@@ -32,6 +32,7 @@ _COMMANDS: Final[tuple[type[Message], ...]] = (
     m.RefreshRequest,
     m.SyncTokenRequest,
     m.CreateKeyRequest,
+    m.RevokeSessionsRequest,
     m.RedeemRequest,
     m.ResolvePrincipalRequest,
 )

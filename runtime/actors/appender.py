@@ -18,6 +18,7 @@ Decisions: core/decisions.py. What is locked and remembered: core/batch_commit.p
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
@@ -26,6 +27,7 @@ import trio
 
 from khala_service.errors import Unavailable
 from khala_service.logs import get_logger
+from khala_service.supervision import supervise
 from runtime.actors.writer import SUPERSEDED, Writer, refuse_all
 from runtime.core.batch import take_batch
 from runtime.core.outcomes import Refused
@@ -181,7 +183,10 @@ class Appender:
         try:
             async with trio.open_nursery() as nursery:
                 for inbox in self._inboxes:
-                    nursery.start_soon(self._serve_inbox, inbox, authority)
+                    serve_inbox = partial(self._serve_inbox, inbox, authority)
+                    await nursery.start(
+                        partial(supervise, "writer", serve_inbox, restarted=self._metrics.task_restarted)
+                    )
                 task_status.started()
         finally:
             self._authority = None
@@ -189,7 +194,9 @@ class Appender:
                 while inbox.entries:
                     self._settle(inbox.entries.popleft(), error=Unavailable("draining"))
 
-    async def _serve_inbox(self, inbox: _Inbox, authority: Authority) -> None:
+    async def _serve_inbox(
+        self, inbox: _Inbox, authority: Authority, *, task_status: trio.TaskStatus[None]
+    ) -> None:
         writer = Writer(
             self._store,
             self._relay,
@@ -205,16 +212,21 @@ class Appender:
         def answer(index: int, outcomes: Sequence[Outcome] = (), error: Unavailable | None = None) -> None:
             self._settle(batch[index], outcomes, error)
 
+        reason = "draining"
+        task_status.started()
         try:
             while True:
                 await inbox.wait_work()
                 batch = take_batch(inbox.entries, self._limits)
                 await writer.commit([waiting.submission for waiting in batch], answer)
+        except Exception:
+            reason = "writer_failed"
+            raise
         finally:
             self._running -= 1
-            # Cancelled between two attempts nobody knows what the first one did.
+            # Cancelled between two attempts, or crashed after COMMIT: nobody knows what was done.
             for waiting in batch:
-                self._settle(waiting, error=Unavailable("draining", outcome_unknown=True))
+                self._settle(waiting, error=Unavailable(reason, outcome_unknown=True))
             with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
                 await writer.aclose()
 

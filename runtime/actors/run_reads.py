@@ -16,6 +16,7 @@ from khala_contracts.ids import is_id
 from khala_contracts.topics import TopicInvalid, format_run_events, parse_topic
 from runtime.actors.run_commands import CommandRefused
 from runtime.core.access_policy import Ownership, can_read, may_list_runs
+from runtime.core.message_pages import find_staleness
 from runtime.core.outcomes import Refused
 from runtime.core.principals import PrincipalKind
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
     from khala_contracts.topics import ParsedTopic, TopicName
     from runtime.core.limits import RuntimeLimits
+    from runtime.core.message_pages import PageCursor
     from runtime.core.principals import Principal
-    from runtime.ports import EventPage, JournalStore, RunRecord, TopicRecord
+    from runtime.ports import EventPage, JournalStore, MessagePage, RunRecord, TopicRecord
 
 __all__ = ["RunPage", "RunReads"]
 
@@ -131,6 +133,32 @@ class RunReads:
         if record is None or not _may_read(principal, topic, record):
             raise _not_found()
         return record
+
+    async def read_messages(self, name: str, cursor: PageCursor, *, limit: int) -> MessagePage:
+        """Return a page of a topic's journal; for operators only.
+
+        Args:
+            name: The topic.
+            cursor: Position after which the page starts.
+            limit: 1..page_events_max frames; the page is also cut at page_bytes_max.
+
+        Raises:
+            CommandRefused: topic_invalid; not_found; stale_cursor with what was observed.
+            Unavailable: The database does not answer.
+        """
+        try:
+            topic = parse_topic(name)
+        except TopicInvalid as error:
+            raise CommandRefused(Refused(reason_codes.TOPIC_INVALID, {"problem": error.detail})) from None
+        page = await self._store.read_messages(
+            topic.name, after_seq=cursor.seq, limit=limit, max_bytes=self._limits.page_bytes_max
+        )
+        if page is None:
+            raise _not_found()
+        staleness = find_staleness(cursor, page.start)
+        if staleness is not None:
+            raise CommandRefused(staleness)
+        return page
 
     async def owners(self, names: Sequence[str]) -> Mapping[TopicName, TopicRecord]:
         """Return the head rows of those names that are topics and have one; for control only.

@@ -1,19 +1,23 @@
 """Configuration of the runtime: section `runtime`, variables `KHALA_RUNTIME_*`.
 
-Nothing that is secret has a default. Limits are a table of their own: `[runtime.limits]`.
+Nothing that is secret has a default. Limits are a table of their own: `[runtime.limits]`. Mode dev differs
+in one way: failpoints are accepted, by configuration and by route.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003  # attrs resolves the types of fields at run time
-from typing import Final
+from pathlib import Path  # noqa: TC003  # the same
+from typing import Final, Literal
 
 import attrs
-from attrs.validators import ge, le, matches_re
+from attrs.validators import ge, in_, le, matches_re
 
 from khala_contracts.fanout_records import KEY_MIN_BYTES
 from khala_contracts.topics import TOPIC_CLASSES
+from khala_service.admin_routes import check_admin_token
 from khala_service.config import Secret, described
+from khala_service.failpoints import check_failpoint_settings
 from khala_service.service_auth import SERVICE_CREDENTIAL_PREFIX
 from runtime.core.limits import RuntimeLimits
 from runtime.core.rate_limit import rates_of
@@ -51,10 +55,43 @@ class RuntimeConfig:
         validator=[ge(0), le(65535)],
         metadata=described("Port to listen on; 0 takes a free one."),
     )
+    drain_notice_s: float = attrs.field(
+        default=1.0,
+        validator=[ge(0), le(60)],
+        metadata=described(
+            "How long a service that was asked to end says so at /readyz before its port closes, seconds."
+        ),
+    )
     database_connections_max: int = attrs.field(
         default=10,
         validator=[ge(4), le(200)],
         metadata=described("Size of the connection pool; the two writers keep one each."),
+    )
+    database_statement_timeout_ms: int = attrs.field(
+        default=5_000,
+        validator=[ge(100), le(60_000)],
+        metadata=described("Longest statement, milliseconds; the database cancels it."),
+    )
+    database_acquire_timeout_ms: int = attrs.field(
+        default=5_000,
+        validator=[ge(100), le(60_000)],
+        metadata=described("Longest wait for a connection, milliseconds, connecting included."),
+    )
+    admin_token: Secret | None = attrs.field(
+        default=None,
+        metadata=described("Opens the operators' routes; without it there are none."),
+    )
+    mode: Literal["production", "dev"] = attrs.field(
+        default="production",
+        validator=in_(("production", "dev")),
+        metadata=described("dev: failpoints are accepted."),
+    )
+    failpoints: str = attrs.field(
+        default="",
+        metadata=described("Points at which this process dies or fails, in mode dev only: name=kill@n,..."),
+    )
+    failpoint_file: Path | None = attrs.field(
+        default=None, metadata=described("File that gets a line for each point that acted; mode dev only.")
     )
     publish_rate_per_s: Mapping[str, float] = attrs.field(
         factory=dict,
@@ -79,6 +116,13 @@ class RuntimeConfig:
         if len(self.fanout_key_bytes()) < KEY_MIN_BYTES:
             message = f"fanout_key: expected at least {KEY_MIN_BYTES} bytes"
             raise ValueError(message)
+        check_admin_token(self.admin_token)
+        check_failpoint_settings(self.mode, self.failpoints, self.failpoint_file)
+
+    @property
+    def is_dev(self) -> bool:
+        """Whether failpoints are accepted."""
+        return self.mode == "dev"
 
     def fanout_key_bytes(self) -> bytes:
         """Return the key itself.

@@ -145,11 +145,16 @@ class Request:
     @property
     def first_topic(self) -> TopicName:
         """The topic that decides which writer takes the request."""
+        return self.topics[0]
+
+    @property
+    def topics(self) -> tuple[TopicName, ...]:
+        """Every topic that the request may add to; at least one."""
         match self.command:
             case AppendEvents(parts=parts):
-                return parts[0].target.topic
+                return tuple(part.target.topic for part in parts)
             case CreateRun(facts=facts) | TransitionRun(facts=facts):
-                return facts.topic
+                return (facts.topic,)
 
 
 def _measure(command: Command) -> tuple[int, int]:

@@ -91,6 +91,8 @@ class AppendCall:
     schema_versions: list[int]
     actors: list[str]
     request_ids: list[str]
+    # What each record of a state topic is about; None: all of them are of logs.
+    compaction_keys: list[str | None] | None = None
 
 
 @attrs.frozen

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from khala_service.admin_routes import add_failpoint_route
 from khala_service.http_edge import HttpProblem, make_app, respond
 from khala_service.http_problems import error_message
 from runtime.actors.run_commands import CommandRefused
 from runtime.adapters.http.events import add_event_routes
+from runtime.adapters.http.explain import add_explain_route
+from runtime.adapters.http.projections import OperatorCheck, add_projection_routes
 from runtime.adapters.http.requests import Authenticator
 from runtime.adapters.http.runs import add_run_routes
 from runtime.adapters.http.topics import add_topic_routes
@@ -15,12 +18,16 @@ from runtime.adapters.http.topics import add_topic_routes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import trio
     from quart import Response
     from quart_trio import QuartTrio
 
+    from khala_service.admin_routes import AdminToken
     from khala_service.http_edge import ReadyCheck
     from khala_service.metrics import MetricsRegistry
     from khala_service.service_auth import ServiceCredentials
+    from runtime.actors.explainer import Explainer
+    from runtime.actors.projection_repair import ProjectionRepair
     from runtime.actors.run_commands import RunCommands
     from runtime.actors.run_reads import RunReads
     from runtime.core.limits import RuntimeLimits
@@ -37,6 +44,11 @@ def make_runtime_app(
     controls: ServiceCredentials,
     limits: RuntimeLimits,
     ids: Ids,
+    repair: ProjectionRepair,
+    explainer: Explainer,
+    admin: AdminToken | None,
+    has_failpoints: bool,
+    draining: trio.Event,
     metrics: MetricsRegistry,
     ready_checks: Mapping[str, ReadyCheck],
 ) -> QuartTrio:
@@ -49,6 +61,11 @@ def make_runtime_app(
         controls: Who may use the internal routes.
         limits: Sizes of bodies and pages.
         ids: Makes event ids.
+        repair: Compares and rebuilds the read model.
+        explainer: Knows what became of an event.
+        admin: Opens the operators' routes; None: there are none.
+        has_failpoints: Whether one of them arms failpoints.
+        draining: Set when the service is asked to end: streams end with what they have committed.
         metrics: Rendered at /metrics.
         ready_checks: Shown at /readyz.
     """
@@ -65,6 +82,20 @@ def make_runtime_app(
 
     authenticator = Authenticator(resolver)
     add_run_routes(app, authenticator=authenticator, commands=commands, reads=reads, limits=limits)
-    add_event_routes(app, authenticator=authenticator, commands=commands, reads=reads, limits=limits, ids=ids)
+    add_event_routes(
+        app,
+        authenticator=authenticator,
+        commands=commands,
+        reads=reads,
+        limits=limits,
+        ids=ids,
+        draining=draining,
+    )
     add_topic_routes(app, authenticator=authenticator, reads=reads, controls=controls)
+    operators = OperatorCheck(controls, admin)
+    add_projection_routes(app, operators=operators, reads=reads, repair=repair, limits=limits)
+    if admin is not None:
+        add_explain_route(app, admin=admin, explainer=explainer)
+    if admin is not None and has_failpoints:
+        add_failpoint_route(app, admin)
     return app

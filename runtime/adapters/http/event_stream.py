@@ -6,12 +6,15 @@ client that does not read its acknowledgements is itself not read from: it must 
 
 A chunk holds at most ``stream_chunk_events_max`` events. The first event that is refused ends the
 stream with a StreamError that names it by its index; what was acknowledged before stays. Rights are
-looked at again for each chunk, because a stream may live for hours.
+looked at again for each chunk, because a stream may live for hours. A service that is asked to end
+commits and acknowledges what has arrived, and says `draining`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import trio
 
 from khala_contracts import http_messages as m
 from khala_contracts import reason_codes
@@ -36,7 +39,13 @@ if TYPE_CHECKING:
 
 __all__ = ["EventStream"]
 
+# A successor, or another process behind the same address, takes the rest.
+_DRAINING: Final = Refused(reason_codes.DRAINING, {}, retry_after_ms=1_000)
 _Keyed = tuple[str, "EventColumns"]
+
+
+class _Drained(Exception):
+    """Ends the wait for more of a body."""
 
 
 class EventStream:
@@ -52,6 +61,7 @@ class EventStream:
         authenticate: Callable[[], Awaitable[Principal]],
         limits: RuntimeLimits,
         ids: Ids,
+        draining: trio.Event,
     ) -> None:
         self._framing = framing
         self._commands = commands
@@ -60,6 +70,7 @@ class EventStream:
         self._authenticate = authenticate
         self._limits = limits
         self._ids = ids
+        self._draining = draining
         # Events acknowledged so far; the index of the next one.
         self._index = 0
 
@@ -73,9 +84,13 @@ class EventStream:
         is_last = False
         while not is_last:
             try:
-                self._framing.feed(await pieces.__anext__())
-            except StopAsyncIteration:
-                is_last = True
+                piece = await self._next_piece(pieces)
+            except _Drained:
+                # What has arrived whole is committed and acknowledged; the rest is to be sent again.
+                yield self._framing.frame(self._failed(_DRAINING))
+                return
+            is_last = piece is None
+            self._framing.feed(piece or b"")
             events = self._events(is_last=is_last)
             while True:
                 chunk, error = self._next_chunk(events)
@@ -89,6 +104,30 @@ class EventStream:
                     return
                 if not chunk:
                     break
+
+    async def _next_piece(self, pieces: AsyncIterator[bytes]) -> bytes | None:
+        """Return the next piece of the body, None at its end.
+
+        Raises:
+            _Drained: The service is asked to end, and nothing more of the body has arrived.
+        """
+        piece: bytes | None = None
+        has_ended = False
+        async with trio.open_nursery() as nursery:
+
+            async def stop_waiting() -> None:
+                await self._draining.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(stop_waiting)
+            try:
+                piece = await pieces.__anext__()
+            except StopAsyncIteration:
+                has_ended = True
+            nursery.cancel_scope.cancel()
+        if piece is None and not has_ended:
+            raise _Drained
+        return piece
 
     def _events(self, *, is_last: bool) -> Iterator[_Keyed]:
         """Yield the complete events of what was fed.

@@ -20,6 +20,7 @@ from runtime.adapters.http.stream_framing import framing_for
 from runtime.core.responses import append_response
 
 if TYPE_CHECKING:
+    import trio
     from quart_trio import QuartTrio
 
     from runtime.actors.run_commands import RunCommands
@@ -39,6 +40,7 @@ def add_event_routes(
     reads: RunReads,
     limits: RuntimeLimits,
     ids: Ids,
+    draining: trio.Event,
 ) -> None:
     """Register the routes."""
 
@@ -73,6 +75,7 @@ def add_event_routes(
             authenticate=partial(authenticator.bearer_of, credential),
             limits=limits,
             ids=ids,
+            draining=draining,
         )
         response = Response(stream.answers(request.body), content_type=framing.media_type)
         # No time-out: a recorded agent may think for an hour; a client that left cancels the request.

@@ -10,8 +10,9 @@ from khala_contracts.chain import chain_start
 from khala_contracts.topics import Lineage, TopicName, format_run_events
 from runtime.core.commands import RunFacts
 from runtime.core.journal_calls import AppendResult, Locked, StoredKey
+from runtime.core.message_pages import PageStart
 from runtime.core.run_state_machine import RunState
-from runtime.ports import EventPage, EventRow, RunRecord, TopicRecord
+from runtime.ports import EventPage, EventRow, MessagePage, RunRecord, TopicRecord
 
 if TYPE_CHECKING:
     from khala_service.adapters.postgres import Row
@@ -24,6 +25,7 @@ __all__ = [
     "finish_args",
     "lock_args",
     "locked_state",
+    "message_page",
     "run_record",
     "topic_record",
 ]
@@ -118,8 +120,7 @@ def append_args(generation: int, call: AppendCall) -> list[object]:
         call.schema_versions,
         call.actors,
         call.request_ids,
-        # Only state topics have compaction keys, and no command writes one.
-        [None] * len(call.event_ids),
+        [None] * len(call.event_ids) if call.compaction_keys is None else call.compaction_keys,
     ]
 
 
@@ -205,3 +206,19 @@ def event_page(row: Row, *, after_seq: int) -> EventPage:
     elif after_seq == topic.floor_seq - 1:
         chain_before = topic.floor_chain
     return EventPage(topic, events, chain_before, (row["last_chain"] or b"") if events else chain_before)
+
+
+def message_page(row: Row, *, after_seq: int) -> MessagePage:
+    """Return a page of the journal."""
+    topic = topic_record(row)
+    start = PageStart(
+        topic=topic.topic,
+        lineage=topic.lineage,
+        head_seq=topic.head_seq,
+        floor_seq=topic.floor_seq,
+        floor_chain=topic.floor_chain,
+        floor_reason=topic.floor_reason,
+        chain_before=row["chain_before"] or b"",
+    )
+    last_seq, last_chain = row["last_seq"] or after_seq, row["last_chain"] or b""
+    return MessagePage(topic, start, row["entries"] or b"", last_seq, last_chain)

@@ -17,8 +17,9 @@ from khala_contracts.codec import EntryTemplate
 from khala_contracts.topics import Lineage, TopicName
 from khala_service.errors import DatabaseError, Unavailable
 from runtime.core.journal_calls import AppendResult, Locked, StoredKey
+from runtime.core.message_pages import PageStart
 from runtime.core.run_state_machine import RunState
-from runtime.ports import Authority, EventPage, EventRow, RunRecord, Superseded, TopicRecord
+from runtime.ports import Authority, EventPage, EventRow, MessagePage, RunRecord, Superseded, TopicRecord
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -156,6 +157,29 @@ class MemoryJournalStore:
         before = found.chains[after_seq] if after_seq < len(found.chains) else b""
         last = found.chains[page[-1].seq] if page else before
         return EventPage(self._topic_record(topic), tuple(page), before, last)
+
+    async def read_messages(
+        self, topic: TopicName, *, after_seq: int, limit: int, max_bytes: int
+    ) -> MessagePage | None:
+        await self._reach()
+        found = self._topics.get(topic)
+        if found is None:
+            return None
+        page: list[bytes] = []
+        size = 0
+        for entry in self.entries(topic)[after_seq : after_seq + limit]:
+            size += len(entry)
+            if page and size > max_bytes:
+                break
+            page.append(entry)
+        head = self._topic_record(topic)
+        start = PageStart(
+            topic, head.lineage, head.head_seq, head.floor_seq, head.floor_chain, head.floor_reason,
+            # The journal has no row at 0.
+            found.chains[after_seq] if 0 < after_seq < len(found.chains) else b"",
+        )  # fmt: skip
+        last_seq = after_seq + len(page)
+        return MessagePage(head, start, b"".join(page), last_seq, found.chains[last_seq] if page else b"")
 
     async def delete_expired_keys(self, limit: int) -> int:
         await self._reach()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from fanout_drivers.base import DriverCounters, DriverGuarantees
+from fanout_drivers.base import RECORD_ENTRIES_MAX_BYTES, DriverCounters, DriverGuarantees
 from khala_contracts import kinds
 from khala_contracts.fanout_records import RecordSigner, RecordVerifier
 from khala_contracts.ids import format_id
@@ -165,6 +165,11 @@ class CountedMetrics:
     refusals: list[str] = attrs.field(factory=list)
     retries: list[str] = attrs.field(factory=list)
     dropped: int = 0
+    # Whether a copy, for each record that the driver took.
+    publications: list[bool] = attrs.field(factory=list)
+    publish_failures: list[str] = attrs.field(factory=list)
+    poisons: int = 0
+    restarts: list[str] = attrs.field(factory=list)
 
     def committed(self, *, requests: int, events: int, duplicates: int, duration_s: float) -> None:
         assert duration_s >= 0
@@ -178,6 +183,19 @@ class CountedMetrics:
 
     def copies_dropped(self, count: int) -> None:
         self.dropped += count
+
+    def published(self, *, is_copy: bool, duration_s: float) -> None:
+        assert duration_s >= 0
+        self.publications.append(is_copy)
+
+    def publish_failed(self, reason: str) -> None:
+        self.publish_failures.append(reason)
+
+    def poisoned(self) -> None:
+        self.poisons += 1
+
+    def task_restarted(self, kind: str) -> None:
+        self.restarts.append(kind)
 
 
 LOSSLESS = DriverGuarantees(may_lose=False, may_duplicate=False, may_reorder=False, crosses_processes=False)
@@ -194,9 +212,18 @@ class RecordingDriver:
     # While set, publishing waits for it.
     gate: trio.Event | None = None
     failures: int = 0
+    entries_max_bytes: int = RECORD_ENTRIES_MAX_BYTES
+    is_healthy: bool = True
+    # What asking for its health raises.
+    health_error: Exception | None = None
+    # Publishing to this topic meets a bug of the driver.
+    poisonous: str = ""
 
     async def publish(self, topic: TopicName, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
+        if topic == self.poisonous:
+            message = "a bug of the driver"
+            raise LookupError(message)
         if self.gate is not None:
             await self.gate.wait()
         if self.failures:
@@ -209,7 +236,9 @@ class RecordingDriver:
 
     async def check_health(self) -> bool:
         await trio.lowlevel.checkpoint()
-        return True
+        if self.health_error is not None:
+            raise self.health_error
+        return self.is_healthy
 
     def records(self) -> list[FanoutRecord]:
         """Return what was published, opened."""

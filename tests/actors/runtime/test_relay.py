@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fanout_drivers.base import RECORD_ENTRIES_MAX_BYTES
 from khala_contracts.chain import chain_next, chain_start
 from khala_contracts.codec import EntryTemplate
 from khala_contracts.topics import Lineage
-from runtime.actors.relay import TOPICS_MAX, Relay, records_of
+from khala_service import failpoints
+from khala_service.logs import configure_logging
+from runtime.actors.relay import HEALTH_CHECK_S, RETRY_FIRST_S, RETRY_MAX_S, TOPICS_MAX, Relay
 from runtime.core.batch_commit import CommittedTopic
+from runtime.core.record_copies import records_of
+from runtime.core.relayed_records import RelayedRecord, RelayedRecords
+from runtime.ports import TopicRecord
 from tests.actors.runtime.rig import (
     LINEAGE,
     SIGNER,
@@ -178,15 +185,179 @@ async def test_topics_are_bounded() -> None:
         assert metrics.dropped == 2
 
 
-async def test_driver_that_is_away() -> None:
-    """A publish that fails is counted and the next one is tried; nobody is told twice."""
+async def test_driver_that_is_away(autojump_clock: MockClock) -> None:
+    """A driver that does not take a record is told the ranges later: nothing is copied to it meanwhile."""
     async with relaying() as (relay, driver, metrics):
         driver.failures = 1
         relay.offer(commits(1, 1), lineage=Lineage(LINEAGE))
         relay.offer(commits(2, 1), lineage=Lineage(LINEAGE))
         await wait_all_tasks_blocked()
-        assert [record.topic for record in driver.records()] == [topic_of(2)]
-        assert metrics.dropped == 1
+        assert driver.records() == []
+        assert relay.waiting_bytes == 0
+        await trio.sleep(RETRY_FIRST_S)
+        await wait_all_tasks_blocked()
+        assert [(record.topic, record.entries) for record in driver.records()] == [
+            (topic_of(1), ()), (topic_of(2), ()),
+        ]  # fmt: skip
+        assert metrics.publish_failures == ["unavailable"]
+        assert metrics.publications == [False, False]
+        assert metrics.dropped == 2
+        # Back to copies.
+        relay.offer(commits(3, 1), lineage=Lineage(LINEAGE))
+        await wait_all_tasks_blocked()
+        assert metrics.publications == [False, False, True]
+
+
+async def test_driver_that_stays_away(autojump_clock: MockClock) -> None:
+    """FD-04: it is tried after pauses that double up to RETRY_MAX_S; what waits stays one hint per topic."""
+    async with relaying() as (relay, driver, metrics):
+        driver.failures = 1_000
+        made = commits(1, *[1] * 700)
+        for commit in made:
+            relay.offer([commit], lineage=Lineage(LINEAGE))
+            await trio.sleep(1)
+            assert relay.waiting_topics <= 1
+            assert relay.waiting_bytes == 0
+        # 0.1 + 0.2 + ... + 25.6 = 51 s, then one every 30 s.
+        assert len(metrics.publish_failures) == pytest.approx(10 + (700 - 51) / RETRY_MAX_S, abs=1)
+        assert relay.lag_s == 700
+        driver.failures = 0
+        await trio.sleep(RETRY_MAX_S)
+        await wait_all_tasks_blocked()
+        (record,) = driver.records()
+        assert (record.first_seq, record.last_seq, record.entries) == (1, 700, ())
+        assert relay.lag_s == 0
+
+
+async def test_driver_that_comes_back(autojump_clock: MockClock) -> None:
+    """A driver that says it is healthy again is used within HEALTH_CHECK_S, however long the pause was."""
+    async with relaying() as (relay, driver, _):
+        driver.failures, driver.is_healthy = 10, False
+        relay.offer(commits(1, 1), lineage=Lineage(LINEAGE))
+        await trio.sleep(30)
+        relay.offer(commits(2, 1), lineage=Lineage(LINEAGE))
+        assert relay.waiting_bytes == 0
+        await trio.sleep(30)
+        assert driver.records() == []
+        driver.failures, driver.is_healthy = 0, True
+        await trio.sleep(HEALTH_CHECK_S)
+        await wait_all_tasks_blocked()
+        assert [record.entries for record in driver.records()] == [(), ()]
+
+
+async def test_driver_that_blocks_for_ever(autojump_clock: MockClock) -> None:
+    """A publish that never returns is given up after PUBLISH_TIMEOUT_S; commits never notice."""
+    async with relaying(bytes_max=100) as (relay, driver, metrics):
+        driver.gate = trio.Event()
+        for number in range(50):
+            begun = trio.current_time()
+            relay.offer(commits(number, 2), lineage=Lineage(LINEAGE))
+            assert trio.current_time() == begun
+            assert relay.waiting_bytes <= 100
+            await trio.sleep(0.1)
+        assert metrics.publish_failures[0] == "timeout"
+        assert relay.waiting_topics <= 50
+        driver.gate.set()
+        await trio.sleep(RETRY_MAX_S)
+        await wait_all_tasks_blocked()
+        assert {record.topic for record in driver.records()} == {topic_of(number) for number in range(50)}
+        assert relay.waiting_topics == relay.waiting_bytes == 0
+
+
+async def test_broken_health_check(autojump_clock: MockClock) -> None:
+    """A driver whose health cannot be asked is tried after the pauses all the same."""
+    async with relaying() as (relay, driver, _):
+        driver.failures, driver.health_error = 5, RuntimeError("a bug of the driver")
+        relay.offer(commits(1, 1), lineage=Lineage(LINEAGE))
+        await trio.sleep(10)
+        assert len(driver.records()) == 1
+
+
+async def test_poison_costs_its_own_topic_its_copies(capfd: pytest.CaptureFixture[str]) -> None:
+    """RT-26: news that cannot be encoded become a hint; other topics are copied, and it is counted and said."""
+    configure_logging("runtime")
+    (good,), (poison,), (after,) = commits(1, 1), commits(2, 1), commits(3, 1)
+    poison = attrs.evolve(poison, schema_versions=[])
+    async with relaying() as (relay, driver, metrics):
+        relay.offer([good, poison, after], lineage=Lineage(LINEAGE))
+        await wait_all_tasks_blocked()
+        assert [(record.topic, bool(record.entries)) for record in driver.records()] == [
+            (good.topic, True), (poison.topic, False), (after.topic, True),
+        ]  # fmt: skip
+        assert metrics.poisons == 1
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    alarms = [line for line in lines if line["event"] == "relay_poisoned"]
+    assert [(line["level"], line["topic"]) for line in alarms] == [("error", poison.topic)]
+
+
+async def test_driver_that_raises_anything(autojump_clock: MockClock) -> None:
+    """A driver's own bug for one topic's records drops that topic's news and stops nothing."""
+    async with relaying() as (relay, driver, metrics):
+        driver.poisonous = topic_of(2)
+        for number in (1, 2, 3):
+            relay.offer(commits(number, 1), lineage=Lineage(LINEAGE))
+        await wait_all_tasks_blocked()
+        assert [record.topic for record in driver.records()] == [topic_of(1), topic_of(3)]
+        # Once as a copy, once as a hint.
+        assert metrics.poisons == 2
+        assert relay.waiting_topics == relay.waiting_bytes == relay.lag_s == 0
+
+
+async def test_a_point_after_the_hint_is_contained(autojump_clock: MockClock) -> None:
+    """What fails after the driver took a record is no reason to stop."""
+    failpoints.arm("runtime.after_hint=raise")
+    async with relaying() as (relay, driver, metrics):
+        relay.offer(commits(1, 1), lineage=Lineage(LINEAGE))
+        relay.offer(commits(2, 1), lineage=Lineage(LINEAGE))
+        await wait_all_tasks_blocked()
+        assert driver.records()[-1].topic == topic_of(2)
+        assert metrics.poisons == 1
+
+
+async def test_heads_of_topics() -> None:
+    """A head travels as a hint from the beginning of the topic, and joins what waits for the same topic."""
+    (first, second) = commits(1, 2, 1)
+    head = TopicRecord(
+        first.topic, "run_events", Lineage(LINEAGE), 9, b"h" * 32, 0, 1, chain_start(first.topic), 0, "none",
+        None, None,
+    )  # fmt: skip
+    async with relaying() as (relay, driver, _):
+        driver.gate = trio.Event()
+        relay.offer([first], lineage=Lineage(LINEAGE))
+        await wait_all_tasks_blocked()
+        relay.offer([second], lineage=Lineage(LINEAGE))
+        relay.offer_heads([head, attrs.evolve(head, topic=topic_of(2), head_seq=0)])
+        assert relay.waiting_topics == 1
+        driver.gate.set()
+        await wait_all_tasks_blocked()
+        told = driver.records()[1]
+        assert (told.first_seq, told.last_seq, told.entries) == (1, 9, ())
+        assert told.chain_after == head.head_chain
+        relay.offer_heads([head])
+        await wait_all_tasks_blocked()
+        told = driver.records()[2]
+        assert (told.first_seq, told.last_seq, told.chain_before) == (1, 9, chain_start(first.topic))
+
+
+async def test_what_was_relayed_is_remembered() -> None:
+    """Who asks when the nodes were told of an event is answered from a bounded memory."""
+    relayed = RelayedRecords(capacity=2)
+    driver, metrics = RecordingDriver(), CountedMetrics()
+    relay = Relay(driver, SIGNER, clock=CLOCK, metrics=metrics, bytes_max=15, relayed=relayed)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(relay.serve)
+        relay.offer(commits(1, 2), lineage=Lineage(LINEAGE))
+        await wait_all_tasks_blocked()
+        relay.offer(commits(2, 1), lineage=Lineage(LINEAGE))
+        await wait_all_tasks_blocked()
+        assert relayed.find(topic_of(1), 2) == RelayedRecord(topic_of(1), 1, 2, False, "recording", NOW_US)
+        assert relayed.find(topic_of(2), 1) == RelayedRecord(topic_of(2), 1, 1, True, "recording", NOW_US)
+        assert relayed.find(topic_of(2), 2) is None
+        relay.offer(commits(3, 1), lineage=Lineage(LINEAGE))
+        await wait_all_tasks_blocked()
+        assert len(relayed) == 2
+        assert relayed.find(topic_of(1), 2) is None
+        nursery.cancel_scope.cancel()
 
 
 def test_records_are_split_at_the_limit() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from khala_contracts import reason_codes
 from khala_contracts.chain import chain_next, chain_start
-from khala_contracts.codec import EntryTemplate
+from khala_contracts.codec import EntryTemplate, decode_entries
 from khala_contracts.http_messages import CreateRunResponse, TransitionRunResponse
 from khala_contracts.topics import TOPIC_CLASSES
 from khala_service.errors import DatabaseError
@@ -415,6 +415,34 @@ class JournalStoreSuite:
         assert rest.chain_before == by_count.last_chain
         assert at_head.chain_before == at_head.last_chain == rest.last_chain == rest.topic.head_chain
         assert await store.read_events(facts(99).topic, after_seq=0, limit=9, max_bytes=1) is None
+
+    async def test_pages_of_messages(self, store: JournalStore, desk: Desk) -> None:
+        """Frames as nodes replay them: cut by count and by encoded bytes, with the chains around the page."""
+        run = await desk.make_run()
+        appended = await desk.one(append(run, thoughts("a", "b", "c")))
+        assert isinstance(appended, Appended)
+        chains = [chain for _, _, chain in appended.parts[0].acks()]
+        everything = await store.read_messages(run.topic, after_seq=0, limit=9, max_bytes=10_000)
+        assert everything is not None
+        frames = decode_entries(everything.entries)
+        assert [frame.seq for frame in frames] == [1, 2, 3, 4]
+        assert (everything.last_seq, everything.last_chain) == (4, chains[2])
+        assert (everything.start.head_seq, everything.topic.head_seq) == (4, 4)
+        assert everything.start.chain_before == b""
+        template = EntryTemplate(run.topic)
+        size = len(template.entry(2, "thought", thoughts("a").payloads[0], 1))
+        for limit, max_bytes, last_seq in ((2, 10_000, 3), (9, 2 * size, 3), (9, 2 * size - 1, 2), (9, 1, 2)):
+            page = await store.read_messages(run.topic, after_seq=1, limit=limit, max_bytes=max_bytes)
+            assert page is not None
+            assert (page.last_seq, page.last_chain) == (last_seq, chains[last_seq - 2])
+        middle = await store.read_messages(run.topic, after_seq=2, limit=1, max_bytes=1)
+        assert middle is not None
+        assert middle.start.chain_before == chains[0]
+        at_head = await store.read_messages(run.topic, after_seq=4, limit=9, max_bytes=1)
+        assert at_head is not None
+        assert (at_head.entries, at_head.last_seq, at_head.last_chain) == (b"", 4, b"")
+        assert at_head.start.chain_before == chains[2]
+        assert await store.read_messages(facts(99).topic, after_seq=0, limit=9, max_bytes=1) is None
 
     async def test_list_of_runs(self, store: JournalStore, desk: Desk) -> None:
         """Own runs and those of one's orgs, newest first, each once, in pages without overlap."""

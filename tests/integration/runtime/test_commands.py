@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+import trio
 
-from runtime.__main__ import EXIT_CONFIG, EXIT_FAILED, NO_DRIVER, find_driver
-from tests.integration.runtime.rig import CONTROL_CREDENTIAL, FANOUT_KEY, RUNTIME_CREDENTIAL
+from khala_service.service_process import EXIT_FAILED, EXIT_REFUSED
+from tests.integration.runtime.open_stream import open_stream
+from tests.integration.runtime.process import BASE, command, environ_of, runtime_process
+from tests.integration.runtime.rig import StubControl, thought
 from tests.postgres_cluster import ROOT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.postgres_cluster import Database
 
 pytestmark = pytest.mark.slow
-
-BASE = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-
-
-def command(*arguments: str) -> list[str]:
-    """Return the command line."""
-    return [sys.executable, "-m", "runtime", *arguments]
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -61,39 +58,41 @@ def test_migration_needs_the_owner(empty_database: Database) -> None:
     assert failed.returncode != 0
 
 
-def test_refused_configuration() -> None:
-    """Missing or wrong configuration ends with 78 and names every key; an unknown driver too."""
+def test_refused_configuration(runtime_database: Database) -> None:
+    """Missing or wrong configuration ends with 78 and names every key."""
     nothing = run("serve")
-    assert nothing.returncode == EXIT_CONFIG
+    assert nothing.returncode == EXIT_REFUSED
     assert "runtime.database_dsn" in nothing.stderr
     assert "runtime.fanout_key" in nothing.stderr
+    armed = run("serve", **environ_of(runtime_database, KHALA_RUNTIME_FAILPOINTS="runtime.committed=kill"))
+    assert (armed.returncode, "failpoints: accepted in mode dev only" in armed.stderr) == (EXIT_REFUSED, True)
     away = run("migrate", KHALA_MIGRATE_RUNTIME_OWNER_DSN="postgresql://x:y@127.0.0.1:1/x")
     assert away.returncode == EXIT_FAILED
-    assert find_driver(NO_DRIVER).name == "silent"
 
 
-def test_service_until_it_is_asked_to_stop(runtime_database: Database) -> None:
-    """RT-01: the service says its port, is ready, and ends cleanly at SIGTERM."""
-    environ = BASE | {
-        "KHALA_RUNTIME_DATABASE_DSN": runtime_database.dsn("khala_runtime"),
-        "KHALA_RUNTIME_CONTROL_URL": "http://127.0.0.1:1",
-        "KHALA_RUNTIME_SERVICE_CREDENTIAL": RUNTIME_CREDENTIAL.reveal(),
-        "KHALA_RUNTIME_CONTROL_CREDENTIAL": CONTROL_CREDENTIAL.reveal(),
-        "KHALA_RUNTIME_FANOUT_KEY": FANOUT_KEY.hex(),
-        "KHALA_RUNTIME_PORT": "0",
-    }
-    with subprocess.Popen(
-        command("serve"), env=environ, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as service:
-        assert service.stdout is not None
-        port = int(service.stdout.readline())
-        ready = httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False)
-        assert (ready.status_code, ready.json()["ready"]) == (200, True)
-        unavailable = httpx.get(
-            f"http://127.0.0.1:{port}/v1/runs", headers={"Authorization": "Bearer x"}, trust_env=False
-        )
-        assert (unavailable.status_code, unavailable.json()["code"]) == (503, "unavailable")
-        service.send_signal(signal.SIGTERM)
-        _, log = service.communicate(timeout=30)
-    assert service.returncode == 0, log
-    assert runtime_database.dsn("khala_runtime") not in log
+async def test_service_until_it_is_asked_to_stop(runtime_database: Database, tmp_path: Path) -> None:
+    """RT-01: ready once control is there; SIGTERM ends a stream with its acks, then the process with 0."""
+    drain = trio.Event()
+    async with trio.open_nursery() as nursery:
+        control = await nursery.start(partial(StubControl().serve, drain=drain))
+        async with (
+            runtime_process(
+                runtime_database, tmp_path, control_port=control, KHALA_FANOUT_DRIVER="none"
+            ) as process,
+            httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{process.port}", trust_env=False, timeout=20
+            ) as http,
+        ):
+            await process.start()
+            ready = await http.get("/readyz")
+            assert (ready.status_code, ready.json()["ready"]) == (200, True)
+            made = await http.post("/v1/runs", json={}, headers={"Authorization": "Bearer user"})
+            async with open_stream(process.port, made.json()["run"]["run_id"]) as stream:
+                await stream.send(thought("a"))
+                assert "committed" in await stream.line()
+                process.send_signal(signal.SIGTERM)
+                assert (await stream.line())["failed"]["code"] == "draining"
+                await stream.wait_end()
+            assert await process.wait() == 0, process.log_file.read_text(encoding="utf-8")
+        drain.set()
+    assert runtime_database.dsn("khala_runtime") not in process.log_file.read_text(encoding="utf-8")

@@ -210,7 +210,10 @@ async def test_position_of_a_topic(runtime: RuntimeRig) -> None:
         ack["lineage"],
     )
     assert (info["topic_class"], info["floor_seq"], info["floor_reason"]) == ("run_events", "1", "none")
-    row = await runtime.pool.fetchrow("SELECT sum(octet_length(entry)) AS size FROM runtime.journal")
+    row = await runtime.pool.fetchrow(
+        "SELECT sum(octet_length(entry)) AS size FROM runtime.journal WHERE topic = $1",
+        f"run:{run_id}:events",
+    )
     assert row is not None
     assert int(info["retained_bytes"]) == row["size"]
     await runtime.json("GET", "/v1/topics/run:x:events", status=400)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import attrs
 import pytest
 import trio
 
@@ -14,6 +12,7 @@ from khala_contracts import http_messages as m
 from khala_contracts import kinds
 from runtime.adapters.http.stream_framing import ProtobufFraming
 from runtime.core.limits import RuntimeLimits
+from tests.integration.runtime.open_stream import open_stream
 from tests.integration.runtime.rig import (
     NDJSON,
     PROTOBUF_STREAM,
@@ -27,8 +26,6 @@ from tests.integration.runtime.rig import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.postgres_cluster import Database
 
 
@@ -49,52 +46,10 @@ def acks_of(lines: list[Document]) -> list[Document]:
     return [ack for line in lines if "committed" in line for ack in line["committed"]["acks"]]
 
 
-@attrs.define
-class OpenStream:
-    """A request whose body is still being written, on a socket of its own."""
-
-    socket: trio.SocketStream
-    received: bytes = b""
-
-    async def send(self, *events: Document) -> None:
-        """Send events as one piece of the body."""
-        body = stream_body(events)
-        await self.socket.send_all(b"%x\r\n%s\r\n" % (len(body), body))
-
-    async def finish(self) -> None:
-        """End the body."""
-        await self.socket.send_all(b"0\r\n\r\n")
-
-    async def line(self) -> Document:
-        """Return the next line of the answer."""
-        with trio.fail_after(10):
-            while True:
-                for row in self.received.split(b"\r\n"):
-                    if row.startswith(b"{") and row.endswith(b"\n"):
-                        self.received = self.received.replace(row, b"", 1)
-                        found: Document = json.loads(row)
-                        return found
-                data = await self.socket.receive_some()
-                assert data, self.received
-                self.received += data
-
-
-@asynccontextmanager
-async def open_stream(runtime: RuntimeRig, run_id: str) -> AsyncIterator[OpenStream]:
-    """Begin a streamed append."""
-    socket = await trio.open_tcp_stream("127.0.0.1", runtime.http.base_url.port or 0)
-    async with socket:
-        await socket.send_all(
-            f"POST /v1/runs/{run_id}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer user\r\n"
-            f"Content-Type: {NDJSON}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
-        )
-        yield OpenStream(socket)
-
-
 async def test_acks_come_while_the_body_is_open(runtime: RuntimeRig) -> None:
     """Each chunk is acknowledged as soon as it is committed, long before the stream ends."""
     run_id = await runtime.make_run()
-    async with open_stream(runtime, run_id) as stream:
+    async with open_stream(runtime.http.base_url.port or 0, run_id) as stream:
         await stream.send(thought("a", "1"))
         assert [ack["seq"] for ack in acks_of([await stream.line()])] == ["2"]
         await trio.sleep(0.2)
@@ -110,7 +65,7 @@ async def test_what_arrives_meanwhile_is_the_next_chunk(runtime_database: Databa
     async with open_runtime(runtime_database, Settings(limits=limits)) as runtime:
         run_id = await runtime.make_run()
         events = [thought(str(number), f"k{number}") for number in range(20)]
-        async with open_stream(runtime, run_id) as stream:
+        async with open_stream(runtime.http.base_url.port or 0, run_id) as stream:
             async with runtime.pool.acquire() as holder, holder.transaction():
                 await holder.execute("SELECT FROM runtime.topic_heads FOR UPDATE")
                 await stream.send(events[0])
@@ -242,7 +197,7 @@ async def test_refused_before_it_begins(runtime: RuntimeRig) -> None:
 async def test_revoked_in_the_middle(runtime: RuntimeRig) -> None:
     """Rights are looked at again for each chunk: a revoked bearer's next chunk is refused."""
     run_id = await runtime.make_run()
-    async with open_stream(runtime, run_id) as stream:
+    async with open_stream(runtime.http.base_url.port or 0, run_id) as stream:
         await stream.send(thought("a", "1"))
         assert acks_of([await stream.line()])
         runtime.control.revoked.add("user")
@@ -256,7 +211,7 @@ async def test_revoked_in_the_middle(runtime: RuntimeRig) -> None:
 async def test_client_that_leaves(runtime: RuntimeRig) -> None:
     """What was sent before the client vanished is committed or not, whole; the service goes on."""
     run_id = await runtime.make_run()
-    async with open_stream(runtime, run_id) as stream:
+    async with open_stream(runtime.http.base_url.port or 0, run_id) as stream:
         await stream.send(thought("a", "1"))
         await stream.line()
         await stream.socket.send_all(b'20\r\n{"kind":"thought"')
@@ -283,3 +238,48 @@ async def test_event_size(
         assert ("failed" in lines[-1]) is is_refused
         if is_refused:
             assert lines[-1]["failed"]["code"] == "payload_too_large"
+
+
+async def test_drain_ends_a_stream_with_what_was_committed(runtime: RuntimeRig) -> None:
+    """OPS: asked to end, the service acknowledges what has arrived, names the next event and says draining."""
+    run_id = await runtime.make_run()
+    async with open_stream(runtime.http.base_url.port or 0, run_id) as stream:
+        await stream.send(thought("a"), thought("b"))
+        acks = acks_of([await stream.line()])
+        assert [ack["seq"] for ack in acks] == ["2", "3"]
+        # Half an event: it will never be whole.
+        await stream.socket.send_all(b"5\r\n" + b'{"kin' + b"\r\n")
+        runtime.drain.set()
+        failed = (await stream.line())["failed"]
+        assert (failed["code"], failed["event_index"]) == ("draining", "2")
+        assert failed["retryable"] is True
+        assert failed["retry_after_ms"] > 0
+        await stream.wait_end()
+    assert await runtime.texts(run_id) == ["a", "b"]
+
+
+async def test_drain_finishes_requests_in_flight(runtime_database: Database) -> None:
+    """A request that was taken before the drain is answered, although it has to wait for its commit."""
+    async with open_runtime(runtime_database) as runtime:
+        run_id = await runtime.make_run()
+        async with runtime.pool.acquire() as connection, trio.open_nursery() as nursery:
+            answers: list[list[Document]] = []
+
+            async def append() -> None:
+                answers.append(await runtime.append(run_id, "late"))
+
+            async with connection.transaction():
+                await connection.execute(
+                    "SELECT 1 FROM runtime.topic_heads WHERE topic = $1 FOR UPDATE", f"run:{run_id}:events"
+                )
+                nursery.start_soon(append)
+
+                async def is_waiting() -> bool:
+                    return await runtime.metric("khala_runtime_inbox_requests") == 1
+
+                await eventually(is_waiting)
+                runtime.drain.set()
+                await trio.sleep(0.1)
+                assert answers == []
+        assert [ack["seq"] for ack in answers[0]] == ["2"]
+        assert await runtime.texts(run_id) == ["late"]

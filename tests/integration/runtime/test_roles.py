@@ -22,6 +22,8 @@ TABLES = (
     "topic_heads",
     "runs",
     "idempotency_keys",
+    "projector_checkpoints",
+    "run_summaries",
     "schema_migrations",
 )
 # A column of each table that an UPDATE can name.
@@ -34,6 +36,8 @@ COLUMNS = {
     "topic_heads": "head_seq",
     "runs": "state",
     "idempotency_keys": "response",
+    "projector_checkpoints": "applied_seq",
+    "run_summaries": "title",
     "schema_migrations": "name",
 }
 MAY_READ: dict[str, frozenset[str]] = {
@@ -53,6 +57,9 @@ MAY_CALL = {
             "hold_generation_v1",
             "ensure_lineage_v1",
             "delete_expired_keys_v1",
+            "lock_checkpoints_v1",
+            "apply_run_summaries_v1",
+            "write_checkpoints_v1",
         }
     )
 }

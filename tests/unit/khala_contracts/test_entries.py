@@ -1,11 +1,20 @@
 """Frames as bytes: the hand-assembled layout against protobuf's own serialiser."""
 
 import json
+from itertools import accumulate
 
 import pytest
 
 from khala_contracts import entries
-from khala_contracts.entries import EntryTemplate, decode_entries, encode_entry, encode_varint, frame_json
+from khala_contracts.codec import ServerHeartbeat, encode_server_control
+from khala_contracts.entries import (
+    EntryTemplate,
+    count_sound_entries,
+    decode_entries,
+    encode_entry,
+    encode_varint,
+    frame_json,
+)
 from khala_contracts.errors import WireError
 from khala_contracts.frames import SCHEMA_VERSION_MAX, SEQ_MAX, Frame
 from khala_contracts.gen.openagents.sync.v1 import frames_pb2, session_pb2
@@ -110,3 +119,55 @@ def test_the_place_of_a_bad_frame_is_named() -> None:
 def test_a_json_frame_is_the_strict_mapping_of_the_frame(frame: Frame) -> None:
     """The hand-made text equals what the general printer gives."""
     assert json.loads(frame_json(encode_entry(frame))) == message_to_mapping(as_wire(frame))
+
+
+_TOPIC = "run:run_00000000000000000000000001:events"
+
+
+def _joined(entries: list[bytes]) -> tuple[bytes, list[int]]:
+    return b"".join(entries), list(accumulate(map(len, entries)))
+
+
+def _entries(count: int, *, first: int = 5) -> list[bytes]:
+    template = EntryTemplate(_TOPIC)
+    return [template.entry(seq, "thought", b"x" * seq, 1) for seq in range(first, first + count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_sound_entries_are_all_counted(count: int) -> None:
+    """Frames of the topic that follow each other are sound, however many there are."""
+    blob, ends = _joined(_entries(count))
+    assert count_sound_entries(blob, ends, topic=_TOPIC, first_seq=5) == count
+
+
+@pytest.mark.parametrize("at", [0, 3, 6])
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        b"",
+        b"\xff",
+        EntryTemplate(_TOPIC).entry(1_000, "thought", b"", 1),
+        EntryTemplate("run:run_00000000000000000000000002:events").entry(5, "thought", b"", 1),
+        b"\x0a\x00",
+        encode_server_control(ServerHeartbeat((), 1)),
+    ],
+)
+def test_the_first_unsound_entry_ends_the_count(at: int, spoilt: bytes) -> None:
+    """What is no frame, another topic's or another seq's is found, and everything before it is sound."""
+    rows = _entries(7)
+    rows[at] = spoilt
+    blob, ends = _joined(rows)
+    assert count_sound_entries(blob, ends, topic=_TOPIC, first_seq=5) == at
+
+
+def test_two_frames_in_one_row() -> None:
+    """A row that holds the next row's frame as well is unsound."""
+    first, second, third = _entries(3)
+    blob, ends = _joined([first, second + third])
+    assert count_sound_entries(blob, ends, topic=_TOPIC, first_seq=5) == 1
+
+
+def test_another_start() -> None:
+    """The seq of the first entry is part of the question."""
+    blob, ends = _joined(_entries(3))
+    assert count_sound_entries(blob, ends, topic=_TOPIC, first_seq=4) == 0

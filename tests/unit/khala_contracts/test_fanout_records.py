@@ -8,7 +8,13 @@ import attrs
 import pytest
 
 from khala_contracts.errors import WireError
-from khala_contracts.fanout_records import KEY_MIN_BYTES, FanoutRecord, RecordSigner, RecordVerifier
+from khala_contracts.fanout_records import (
+    KEY_MIN_BYTES,
+    FanoutRecord,
+    RecordSigner,
+    RecordVerifier,
+    read_unverified,
+)
 from khala_contracts.gen.openagents.sync.v1 import fanout_pb2
 from khala_contracts.topics import TopicName, format_run_events
 
@@ -118,3 +124,11 @@ def test_weak_keys_are_refused(key_id: str, key: bytes) -> None:
         RecordSigner(key_id, key)
     with pytest.raises(ValueError, match="at least 32 bytes"):
         RecordVerifier({key_id: key})
+
+
+def test_what_a_forger_can_read() -> None:
+    """Everything in a record but the key: its claims are read without one, and are believed by nobody."""
+    assert read_unverified(RecordSigner("k9", bytes(32)).seal(RECORD)) == (RECORD, "k9")
+    with pytest.raises(WireError) as raised:
+        read_unverified(b"\xff no record")
+    assert raised.value.reason_code == "malformed_message"

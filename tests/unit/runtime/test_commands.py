@@ -18,6 +18,8 @@ def test_measures() -> None:
     assert [request.event_count for request in requests] == [2, 2, 1, 1]
     assert [request.size_bytes for request in requests] == [events.size_bytes, 6, 0, len("because")]
     assert [request.first_topic for request in requests] == [run.topic, other.topic, run.topic, run.topic]
+    topics = [(run.topic,), (other.topic, run.topic), (run.topic,), (run.topic,)]
+    assert [request.topics for request in requests] == topics
 
 
 def test_submission_adds_up() -> None:

@@ -51,6 +51,12 @@ def test_limits_and_rates_can_be_set() -> None:
         ("KHALA_RUNTIME_PORT", "65536", "port"),
         ("KHALA_RUNTIME_LIMITS_PAGE_EVENTS_MAX", "0", "limits.page_events_max"),
         ("KHALA_RUNTIME_FANOUT_KEY_ID", "no spaces", "fanout_key_id"),
+        ("KHALA_RUNTIME_MODE", "test", "mode"),
+        ("KHALA_RUNTIME_FAILPOINTS", "runtime.committed=kill", "failpoints: accepted in mode dev only"),
+        ("KHALA_RUNTIME_FAILPOINT_FILE", "/x", "failpoint_file: accepted in mode dev only"),
+        ("KHALA_RUNTIME_ADMIN_TOKEN", "fifteen-bytes-x", "admin_token: expected at least 16 bytes"),
+        ("KHALA_RUNTIME_DATABASE_STATEMENT_TIMEOUT_MS", "99", "database_statement_timeout_ms"),
+        ("KHALA_RUNTIME_DATABASE_ACQUIRE_TIMEOUT_MS", "60001", "database_acquire_timeout_ms"),
     ],
 )
 def test_refusals(variable: str, value: str, named: str) -> None:
@@ -58,8 +64,23 @@ def test_refusals(variable: str, value: str, named: str) -> None:
     with pytest.raises(ConfigRefused) as refused:
         load(**{variable: value})
     assert any(named in error for error in refused.value.errors)
-    if variable.endswith(("CREDENTIAL", "KEY")):
+    if variable.endswith(("CREDENTIAL", "KEY", "ADMIN_TOKEN")):
         assert value not in str(refused.value)
+
+
+def test_mode_dev() -> None:
+    """Failpoints are a matter of mode dev, which is not the default."""
+    assert (load().mode, load().is_dev, load().admin_token) == ("production", False, None)
+    config = load(
+        KHALA_RUNTIME_MODE="dev",
+        KHALA_RUNTIME_FAILPOINTS="runtime.committed=kill@3",
+        KHALA_RUNTIME_FAILPOINT_FILE="/tmp/hits",
+        KHALA_RUNTIME_ADMIN_TOKEN="sixteen-bytes-xx",
+    )
+    assert config.is_dev
+    assert config.admin_token == Secret("sixteen-bytes-xx")
+    with pytest.raises(ConfigRefused, match="is not a failpoint"):
+        load(KHALA_RUNTIME_MODE="dev", KHALA_RUNTIME_FAILPOINTS="runtime.nowhere=kill")
 
 
 def test_everything_required_is_named_at_once() -> None:

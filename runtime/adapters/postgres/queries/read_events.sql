@@ -10,7 +10,7 @@ WITH counted AS (
         LIMIT $3
     ) AS e
 ), page AS (
-    SELECT c.* FROM counted AS c WHERE c.bytes_through <= $4 OR c.seq = $2 + 1
+    SELECT c.* FROM counted AS c WHERE c.bytes_through <= $4 OR c.seq - 1 = $2
 ), columns AS (
     SELECT array_agg(p.event_id ORDER BY p.seq) AS event_ids,
            array_agg(p.kind ORDER BY p.seq) AS kinds,

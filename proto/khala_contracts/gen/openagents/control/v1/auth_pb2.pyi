@@ -32,6 +32,21 @@ class GrantBasis(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GRANT_BASIS_DEVICE: _ClassVar[GrantBasis]
     GRANT_BASIS_KEY: _ClassVar[GrantBasis]
 
+class RevokeScope(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REVOKE_SCOPE_UNSPECIFIED: _ClassVar[RevokeScope]
+    REVOKE_SCOPE_SESSION: _ClassVar[RevokeScope]
+    REVOKE_SCOPE_DEVICE: _ClassVar[RevokeScope]
+    REVOKE_SCOPE_OTHERS: _ClassVar[RevokeScope]
+    REVOKE_SCOPE_ALL: _ClassVar[RevokeScope]
+
+class RevocationKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REVOCATION_KIND_UNSPECIFIED: _ClassVar[RevocationKind]
+    REVOCATION_KIND_SESSION: _ClassVar[RevocationKind]
+    REVOCATION_KIND_KEY: _ClassVar[RevocationKind]
+    REVOCATION_KIND_MEMBERSHIP: _ClassVar[RevocationKind]
+
 class RedeemResult(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     REDEEM_RESULT_UNSPECIFIED: _ClassVar[RedeemResult]
@@ -54,6 +69,15 @@ GRANT_BASIS_ORG_MEMBER: GrantBasis
 GRANT_BASIS_ORG_ADMIN: GrantBasis
 GRANT_BASIS_DEVICE: GrantBasis
 GRANT_BASIS_KEY: GrantBasis
+REVOKE_SCOPE_UNSPECIFIED: RevokeScope
+REVOKE_SCOPE_SESSION: RevokeScope
+REVOKE_SCOPE_DEVICE: RevokeScope
+REVOKE_SCOPE_OTHERS: RevokeScope
+REVOKE_SCOPE_ALL: RevokeScope
+REVOCATION_KIND_UNSPECIFIED: RevocationKind
+REVOCATION_KIND_SESSION: RevocationKind
+REVOCATION_KIND_KEY: RevocationKind
+REVOCATION_KIND_MEMBERSHIP: RevocationKind
 REDEEM_RESULT_UNSPECIFIED: RedeemResult
 REDEEM_RESULT_OK: RedeemResult
 REDEEM_RESULT_REPLAYED: RedeemResult
@@ -84,7 +108,7 @@ class SessionTokens(_message.Message):
     def __init__(self, access_token: _Optional[str] = ..., access_expires_at: _Optional[int] = ..., refresh_token: _Optional[str] = ..., refresh_expires_at: _Optional[int] = ..., session: _Optional[_Union[Session, _Mapping[str, object]]] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("session_id", "user_id", "device_id", "surface", "created_at", "expires_at", "revoked_at", "orgs", "login")
+    __slots__ = ("session_id", "user_id", "device_id", "surface", "created_at", "expires_at", "revoked_at", "orgs", "login", "revoked_reason", "revoked_by")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +118,8 @@ class Session(_message.Message):
     REVOKED_AT_FIELD_NUMBER: _ClassVar[int]
     ORGS_FIELD_NUMBER: _ClassVar[int]
     LOGIN_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_REASON_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_BY_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     user_id: str
     device_id: str
@@ -103,7 +129,9 @@ class Session(_message.Message):
     revoked_at: int
     orgs: _containers.RepeatedCompositeFieldContainer[OrgMembership]
     login: str
-    def __init__(self, session_id: _Optional[str] = ..., user_id: _Optional[str] = ..., device_id: _Optional[str] = ..., surface: _Optional[_Union[Surface, str, int]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., revoked_at: _Optional[int] = ..., orgs: _Optional[_Iterable[_Union[OrgMembership, _Mapping[str, object]]]] = ..., login: _Optional[str] = ...) -> None: ...
+    revoked_reason: str
+    revoked_by: str
+    def __init__(self, session_id: _Optional[str] = ..., user_id: _Optional[str] = ..., device_id: _Optional[str] = ..., surface: _Optional[_Union[Surface, str, int]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., revoked_at: _Optional[int] = ..., orgs: _Optional[_Iterable[_Union[OrgMembership, _Mapping[str, object]]]] = ..., login: _Optional[str] = ..., revoked_reason: _Optional[str] = ..., revoked_by: _Optional[str] = ...) -> None: ...
 
 class OrgMembership(_message.Message):
     __slots__ = ("org_id", "name", "role")
@@ -136,6 +164,58 @@ class ListSessionsResponse(_message.Message):
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     sessions: _containers.RepeatedCompositeFieldContainer[Session]
     def __init__(self, sessions: _Optional[_Iterable[_Union[Session, _Mapping[str, object]]]] = ...) -> None: ...
+
+class RevokeSessionsRequest(_message.Message):
+    __slots__ = ("scope", "session_id", "device_id")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    scope: RevokeScope
+    session_id: str
+    device_id: str
+    def __init__(self, scope: _Optional[_Union[RevokeScope, str, int]] = ..., session_id: _Optional[str] = ..., device_id: _Optional[str] = ...) -> None: ...
+
+class RevokeSubjectRequest(_message.Message):
+    __slots__ = ("user_id", "device_id")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    device_id: str
+    def __init__(self, user_id: _Optional[str] = ..., device_id: _Optional[str] = ...) -> None: ...
+
+class RevokeSessionsResponse(_message.Message):
+    __slots__ = ("session_ids",)
+    SESSION_IDS_FIELD_NUMBER: _ClassVar[int]
+    session_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, session_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Revocation(_message.Message):
+    __slots__ = ("seq", "kind", "session_id", "key_id", "org_id", "user_id", "revoked_at")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    ORG_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_AT_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    kind: RevocationKind
+    session_id: str
+    key_id: str
+    org_id: str
+    user_id: str
+    revoked_at: int
+    def __init__(self, seq: _Optional[int] = ..., kind: _Optional[_Union[RevocationKind, str, int]] = ..., session_id: _Optional[str] = ..., key_id: _Optional[str] = ..., org_id: _Optional[str] = ..., user_id: _Optional[str] = ..., revoked_at: _Optional[int] = ...) -> None: ...
+
+class RevocationsResponse(_message.Message):
+    __slots__ = ("revocations", "head_seq", "floor_seq")
+    REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    FLOOR_SEQ_FIELD_NUMBER: _ClassVar[int]
+    revocations: _containers.RepeatedCompositeFieldContainer[Revocation]
+    head_seq: int
+    floor_seq: int
+    def __init__(self, revocations: _Optional[_Iterable[_Union[Revocation, _Mapping[str, object]]]] = ..., head_seq: _Optional[int] = ..., floor_seq: _Optional[int] = ...) -> None: ...
 
 class SyncTokenSubject(_message.Message):
     __slots__ = ("user_id", "device_id")
@@ -314,3 +394,61 @@ class CompatResponse(_message.Message):
     schema_max: int
     version: str
     def __init__(self, min_build_id: _Optional[str] = ..., protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., schema_min: _Optional[int] = ..., schema_max: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
+
+class CreateOrgRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ListOrgsResponse(_message.Message):
+    __slots__ = ("orgs",)
+    ORGS_FIELD_NUMBER: _ClassVar[int]
+    orgs: _containers.RepeatedCompositeFieldContainer[OrgMembership]
+    def __init__(self, orgs: _Optional[_Iterable[_Union[OrgMembership, _Mapping[str, object]]]] = ...) -> None: ...
+
+class OrgMember(_message.Message):
+    __slots__ = ("user_id", "login", "role", "joined_at")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    LOGIN_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    JOINED_AT_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    login: str
+    role: str
+    joined_at: int
+    def __init__(self, user_id: _Optional[str] = ..., login: _Optional[str] = ..., role: _Optional[str] = ..., joined_at: _Optional[int] = ...) -> None: ...
+
+class ListMembersResponse(_message.Message):
+    __slots__ = ("members",)
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    members: _containers.RepeatedCompositeFieldContainer[OrgMember]
+    def __init__(self, members: _Optional[_Iterable[_Union[OrgMember, _Mapping[str, object]]]] = ...) -> None: ...
+
+class PutMemberRequest(_message.Message):
+    __slots__ = ("user_id", "role")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    role: str
+    def __init__(self, user_id: _Optional[str] = ..., role: _Optional[str] = ...) -> None: ...
+
+class RemoveMemberResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class EvaluatePolicyRequest(_message.Message):
+    __slots__ = ("org_id", "action")
+    ORG_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    org_id: str
+    action: str
+    def __init__(self, org_id: _Optional[str] = ..., action: _Optional[str] = ...) -> None: ...
+
+class EvaluatePolicyResponse(_message.Message):
+    __slots__ = ("allowed", "role")
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    allowed: bool
+    role: str
+    def __init__(self, allowed: _Optional[bool] = ..., role: _Optional[str] = ...) -> None: ...

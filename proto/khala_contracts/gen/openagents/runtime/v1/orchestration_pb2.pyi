@@ -348,3 +348,57 @@ class TopicOwnersResponse(_message.Message):
     OWNERS_FIELD_NUMBER: _ClassVar[int]
     owners: _containers.RepeatedCompositeFieldContainer[TopicOwner]
     def __init__(self, owners: _Optional[_Iterable[_Union[TopicOwner, _Mapping[str, object]]]] = ...) -> None: ...
+
+class TopicMessagesResponse(_message.Message):
+    __slots__ = ("observation", "frames", "watermark", "chain_before")
+    OBSERVATION_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    WATERMARK_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    observation: TopicInfo
+    frames: _containers.RepeatedCompositeFieldContainer[_frames_pb2.KhalaFrame]
+    watermark: Watermark
+    chain_before: bytes
+    def __init__(self, observation: _Optional[_Union[TopicInfo, _Mapping[str, object]]] = ..., frames: _Optional[_Iterable[_Union[_frames_pb2.KhalaFrame, _Mapping[str, object]]]] = ..., watermark: _Optional[_Union[Watermark, _Mapping[str, object]]] = ..., chain_before: _Optional[bytes] = ...) -> None: ...
+
+class ProjectionDifference(_message.Message):
+    __slots__ = ("run_id", "problem")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    problem: str
+    def __init__(self, run_id: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class ProjectionDriftResponse(_message.Message):
+    __slots__ = ("checked", "differences", "difference_count", "stored_hash", "folded_hash", "next_page_token")
+    CHECKED_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    STORED_HASH_FIELD_NUMBER: _ClassVar[int]
+    FOLDED_HASH_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    checked: int
+    differences: _containers.RepeatedCompositeFieldContainer[ProjectionDifference]
+    difference_count: int
+    stored_hash: bytes
+    folded_hash: bytes
+    next_page_token: str
+    def __init__(self, checked: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[ProjectionDifference, _Mapping[str, object]]]] = ..., difference_count: _Optional[int] = ..., stored_hash: _Optional[bytes] = ..., folded_hash: _Optional[bytes] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class RebuildProjectionsResponse(_message.Message):
+    __slots__ = ("rebuilt", "changed", "summaries", "failures", "failure_count", "hash", "next_page_token")
+    REBUILT_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    SUMMARIES_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    rebuilt: int
+    changed: int
+    summaries: int
+    failures: _containers.RepeatedCompositeFieldContainer[ProjectionDifference]
+    failure_count: int
+    hash: bytes
+    next_page_token: str
+    def __init__(self, rebuilt: _Optional[int] = ..., changed: _Optional[int] = ..., summaries: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[ProjectionDifference, _Mapping[str, object]]]] = ..., failure_count: _Optional[int] = ..., hash: _Optional[bytes] = ..., next_page_token: _Optional[str] = ...) -> None: ...
