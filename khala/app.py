@@ -6,37 +6,51 @@ position check, the record pump and the pools end. Nothing here decides anything
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
+from fanout_drivers.driver_watch import DriverWatch
 from khala.actors.commands import ClientCommands
 from khala.actors.listener import Listener
+from khala.actors.observer import DeliveryObserver
+from khala.actors.page_reads import PageReads
 from khala.actors.registry import TopicRegistry
 from khala.actors.replay import PageReader
+from khala.actors.start_gate import StartGate
+from khala.actors.supervision import Supervisor
 from khala.actors.sweeper import run_sweeper
+from khala.adapters.admin_http import make_admin_app
+from khala.adapters.configuration import SECTION, NodeConfig
 from khala.adapters.control_http import HttpControlClient, HttpKeySource
-from khala.adapters.metrics import NodeCollector
+from khala.adapters.explain_http import add_explain_route
+from khala.adapters.metrics import watch_node
+from khala.adapters.node_log import NodeLog
 from khala.adapters.postgres.journal import open_journal_reader
 from khala.adapters.sockets import open_acceptor
 from khala.adapters.sync_tokens import JwksTokenVerifier
 from khala.adapters.websocket_sansio import SansIoPeer
 from khala.core.counters import NodeCounters
-from khala.core.limits import NodeLimits
 from khala.core.origin_policy import ExactOrigins
 from khala.core.ranges import RangeCache
 from khala_contracts.fanout_records import RecordVerifier
+from khala_service import failpoints
 from khala_service.adapters.http_client import open_service_client
-from khala_service.config import Secret, described
-from khala_service.http_edge import make_app, serve
+from khala_service.admin_routes import AdminToken
+from khala_service.http_edge import serve
 from khala_service.identifiers import SystemClock, SystemIds, SystemRng
-from khala_service.logs import get_logger
+from khala_service.logs import bind_log_context
 from khala_service.metrics import MetricsRegistry
+from khala_service.readiness import make_drain_check
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fanout_drivers.base import FanoutDriver
     from khala.actors.connection import Connection
+    from khala.core.limits import NodeLimits
     from khala.ports import (
         ByteTransport,
         Clock,
@@ -49,36 +63,7 @@ if TYPE_CHECKING:
     )
     from khala_service.readiness import ReadyCheck
 
-_log = get_logger("khala.node")
-
-
-@attrs.frozen(kw_only=True)
-class NodeConfig:
-    """Configuration of one node; section ``node``."""
-
-    database_dsn: Secret = attrs.field(metadata=described("DSN of the role khala_reader."))
-    control_url: str = attrs.field(metadata=described("Base URL of control."))
-    service_credential: Secret = attrs.field(
-        metadata=described("Credential with which this node calls control.")
-    )
-    fanout_keys: dict[str, Secret] = attrs.field(
-        metadata=described("Keys of the record MAC by key id, in hexadecimal.")
-    )
-    host: str = attrs.field(default="127.0.0.1", metadata=described("Address of the WebSocket listener."))
-    port: int = attrs.field(
-        default=8473, metadata=described("Port of the WebSocket listener; 0 takes a free one.")
-    )
-    admin_host: str = attrs.field(default="127.0.0.1", metadata=described("Address of health and metrics."))
-    admin_port: int = attrs.field(
-        default=8474, metadata=described("Port of health and metrics; 0 takes a free one.")
-    )
-    node_id: str = attrs.field(
-        default="", metadata=described("Name in welcome and logs; empty: made at start.")
-    )
-    allowed_origins: tuple[str, ...] = attrs.field(
-        default=(), metadata=described("Origins whose pages may connect, as browsers send them.")
-    )
-    limits: NodeLimits = attrs.field(factory=NodeLimits)
+__all__ = ["SECTION", "NodeConfig", "NodeEndpoints", "NodeParts", "serve_engine", "serve_node"]
 
 
 @attrs.frozen
@@ -102,18 +87,8 @@ class NodeParts:
     clock: Clock = attrs.field(factory=SystemClock)
     rng: Rng = attrs.field(factory=SystemRng)
     ids: Ids = attrs.field(factory=SystemIds)
-
-
-class _NodeLog:
-    """Reports contained crashes."""
-
-    def topic_crashed(self, topic: str, restart_in_s: float, exc: BaseException) -> None:
-        """Report a crash of one topic's task."""
-        _log.error("topic_crashed", topic=topic, restart_in_s=restart_in_s, exc_info=exc)
-
-    def connection_crashed(self, connection_id: str, exc: BaseException) -> None:
-        """Report a crash inside one connection."""
-        _log.error("connection_crashed", connection_id=connection_id, exc_info=exc)
+    # None: hellos are served from the start.
+    gate: StartGate | None = None
 
 
 async def serve_engine(
@@ -134,23 +109,36 @@ async def serve_engine(
         OSError: The address cannot be bound.
     Cancellation: every connection is dropped at once.
     """
-    log = _NodeLog()
+    log = NodeLog()
+    supervisor = Supervisor(counters, log)
     acceptor = open_acceptor(host, port, send_buffer_bytes=limits.send_buffer_bytes)
     try:
         async with parts.driver.open_subscriber() as subscriber, trio.open_nursery() as services:
+            reads = PageReads(
+                parts.journal,
+                readers_max=limits.journal_readers_max,
+                counters=counters,
+                supervisor=supervisor,
+            )
             pages = PageReader(
-                services, journal=parts.journal, limits=limits, counters=counters, rng=parts.rng
+                services,
+                reads=reads,
+                limits=limits,
+                counters=counters,
+                supervisor=supervisor,
+                rng=parts.rng,
             )
             topics = TopicRegistry(
                 services,
                 subscriber=subscriber,
                 verifier=RecordVerifier(parts.fanout_keys),
                 journal=parts.journal,
+                reads=reads,
                 pages=pages,
                 ranges=RangeCache(limits.shared_ranges_max_bytes),
                 limits=limits,
                 counters=counters,
-                log=log,
+                supervisor=supervisor,
             )
             commands = ClientCommands(
                 node_id=node_id,
@@ -161,6 +149,7 @@ async def serve_engine(
                 control=parts.control,
                 journal=parts.journal,
                 topics=topics,
+                gate=parts.gate,
             )
 
             def make_peer(transport: ByteTransport, connection: Connection) -> WebSocketPeer:
@@ -177,21 +166,24 @@ async def serve_engine(
                 commands=commands,
                 origin_policy=ExactOrigins(frozenset(allowed_origins)),
                 make_peer=make_peer,
+                supervisor=supervisor,
                 log=log,
             )
-            services.start_soon(topics.run_pump)
-            services.start_soon(topics.run_position_check)
-            services.start_soon(topics.run_linger)
-            services.start_soon(_sweep, listener, limits, counters, parts.clock)
+
+            async def sweep() -> None:
+                await run_sweeper(listener.connections, limits=limits, counters=counters, clock=parts.clock)
+
+            observer = DeliveryObserver(
+                listener.connections, counters=counters, read_pages_bytes=lambda: pages.held_bytes
+            )
+            topics.start()
+            services.start_soon(supervisor.run_restarted, "sweep", "sweep", sweep)
+            services.start_soon(supervisor.run_restarted, "observer", "observer", observer.run)
             task_status.started((acceptor.port, topics))
             await listener.serve(acceptor, drain)
             services.cancel_scope.cancel()
     finally:
         acceptor.close()
-
-
-async def _sweep(listener: Listener, limits: NodeLimits, counters: NodeCounters, clock: Clock) -> None:
-    await run_sweeper(listener.connections, limits=limits, counters=counters, clock=clock)
 
 
 async def serve_node(
@@ -212,9 +204,12 @@ async def serve_node(
     Raises:
         OSError: An address cannot be bound.
     """
+    if config.mode == "dev":
+        failpoints.arm(config.failpoints, hit_file=config.failpoint_file)
     limits = config.limits
     ids = SystemIds()
     node_id = config.node_id or ids.new("nod")
+    bind_log_context(service="node", node=node_id)
     counters = NodeCounters()
     draining = drain if drain is not None else trio.Event()
     keys = JwksTokenVerifier(HttpKeySource(config.control_url))
@@ -225,8 +220,12 @@ async def serve_node(
         ) as control_client,
         trio.open_nursery() as services,
     ):
+        supervisor = Supervisor(counters, NodeLog())
         control = HttpControlClient(control_client, node_id)
-        services.start_soon(control.run)
+        services.start_soon(supervisor.run_restarted, "control_client", "control_client", control.run)
+        watch = DriverWatch(driver, is_needed_at_start=True)
+        needed = {"journal": journal.check, "control_keys": keys.check, "fanout": watch.check}
+        gate = StartGate(needed, rng=SystemRng())
         parts = NodeParts(
             journal=journal,
             tokens=keys,
@@ -234,6 +233,7 @@ async def serve_node(
             driver=driver,
             fanout_keys={k: bytes.fromhex(v.reveal()) for k, v in config.fanout_keys.items()},
             ids=ids,
+            gate=gate,
         )
         async with trio.open_nursery() as engine:
 
@@ -252,40 +252,39 @@ async def serve_node(
                     task_status=task_status,
                 )
 
+            async def say_not_ready() -> None:
+                # Who probes the admin port sees it before the port is gone.
+                await draining.wait()
+                await trio.sleep(config.drain_notice_s)
+
+            engine.start_soon(say_not_ready)
             port, topics = await engine.start(run_engine)
+            metrics = MetricsRegistry("node")
+            watch_node(metrics, counters, topics, pools=journal.pools, driver=watch)
+            checks = {"draining": make_drain_check(draining), **needed}
             admin_port = await services.start(
-                _serve_admin, config, counters, topics, _ready_checks(journal.check, keys.check, draining)
+                partial(_serve_admin, config, metrics, checks, node_id=node_id, topics=topics)
             )
+            # Where everything is there already, who was told of the ports is not turned away.
+            await gate.ask()
+            services.start_soon(supervisor.run_restarted, "start_gate", "start_gate", gate.run)
             task_status.started(NodeEndpoints(node_id, port, admin_port))
         services.cancel_scope.cancel()
 
 
-def _ready_checks(journal: ReadyCheck, keys: ReadyCheck, draining: trio.Event) -> dict[str, ReadyCheck]:
-    async def not_draining() -> str | None:
-        return "draining" if draining.is_set() else None
-
-    return {"draining": not_draining, "journal": journal, "control_keys": keys}
-
-
 async def _serve_admin(
     config: NodeConfig,
-    counters: NodeCounters,
-    topics: TopicRegistry,
-    checks: dict[str, ReadyCheck],
+    metrics: MetricsRegistry,
+    checks: Mapping[str, ReadyCheck],
     *,
+    node_id: str,
+    topics: TopicRegistry,
     task_status: trio.TaskStatus[int],
 ) -> None:
-    metrics = MetricsRegistry("khala")
-    metrics.register(
-        NodeCollector(
-            counters,
-            {
-                "windows_bytes": lambda: topics.windows_bytes,
-                "position_check_age_seconds": lambda: trio.current_time() - topics.checked_at,
-            },
-        )
-    )
-    app = make_app("khala", metrics=metrics, ready_checks=checks)
+    app = make_admin_app(config, metrics=metrics, ready_checks=checks)
+    if config.admin_token is not None:
+        token = AdminToken(config.admin_token)
+        add_explain_route(app, token, node_id=node_id, topics=topics, clock=SystemClock())
     await serve(
         app,
         host=config.admin_host,

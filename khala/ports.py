@@ -75,6 +75,13 @@ class ByteTransport(Protocol):
         """Drop the connection now; idempotent."""
 
 
+class OriginPolicy(Protocol):
+    """Which upgrade requests are served."""
+
+    def refusal(self, request: UpgradeRequest) -> tuple[int, str] | None:
+        """Return the HTTP status and text with which to refuse, or None."""
+
+
 class PeerClosedError(Exception):
     """The client closed, or broke the framing; the library has queued its answer already.
 

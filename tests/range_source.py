@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from khala.core.delivery_trace import SubscriptionNote
 from khala.core.subscription import NEEDS_PAGE, NeedsPage, Subscription
 from khala.core.window import Window
 from khala_contracts.codec import SubscribeFrom
@@ -22,9 +23,15 @@ class RecordingSink:
     """A connection that only remembers what it was told."""
 
     is_direct: bool = True
+    backlogged_since: float | None = None
     woken: list[Subscription] = attrs.field(factory=list)
     endings: list[SubscriptionEnding] = attrs.field(factory=list)
     sent: list[tuple[bytes, int]] = attrs.field(factory=list)
+
+    def unsent_part(self, subscription: Subscription) -> float:
+        """Return 0: everything leaves at once."""
+        assert subscription.is_active
+        return 0.0
 
     def send_direct(self, subscription: Subscription, framed: bytes, end_seq: int) -> None:
         """Remember a range."""
@@ -60,6 +67,14 @@ class WindowSource:
     def write(self, sizes: Iterable[int]) -> None:
         """Append frames of these sizes."""
         self.window.extend([bytes(size) for size in sizes], self.head_chain)
+
+    def appended_at(self, seq: int) -> float | None:
+        """Return 0: everything has always been there."""
+        return 0.0 if seq <= self.head_seq else None
+
+    def holds_after(self, position: int) -> bool:
+        """Whether the window has everything after ``position``."""
+        return self.window.covers(position)
 
     def frame_range(
         self, subscription: Subscription, *, max_bytes: int, is_text: bool
@@ -131,4 +146,5 @@ def replaying_subscription(
         position=position,
         through_seq=through_seq,
         through_chain=b"through",
+        note=SubscriptionNote(topic.name, "con_1", claims.user_id, claims.device_id, 0.0),
     )

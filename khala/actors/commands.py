@@ -4,7 +4,7 @@ A connection runs its commands one after the other, so "exactly one answer for e
 and "unsubscribe during a subscribe" need no generation counters. Between the journal's answer and
 the queued ``subscribed`` nothing awaits: the barrier order is decided in one step (INV-4).
 
-Order at hello (SPEC section 5): versions, signature and claims, device, redeem, welcome. A hello
+Order at hello (SPEC section 5): admission, versions, signature and claims, device, redeem, welcome. A hello
 that is refused before redeem leaves its token usable.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from khala.core.access_policy import find_grant, is_allowed
 from khala.core.answers import subscribed_of
@@ -20,7 +21,9 @@ from khala.core.classification import (
     Serve,
     Stale,
     classify,
+    replay_bytes,
 )
+from khala.core.delivery_trace import SubscriptionNote
 from khala.core.protocol import PROTOCOL_VERSION, SCHEMA_VERSION, Phase, RemoteProtocolError, check_versions
 from khala.core.subscription import Subscription
 from khala.ports import ControlUnavailableError, JournalUnavailableError, TokenRefusedError
@@ -39,13 +42,14 @@ from khala_contracts.codec import (
     UnsubscribedReason,
     Welcome,
 )
-from khala_contracts.topics import TopicInvalid, parse_topic
+from khala_contracts.topics import TopicInvalid, TopicName, parse_topic
 
 if TYPE_CHECKING:
     from khala.actors.connection import Connection
     from khala.actors.registry import TopicRegistry
+    from khala.actors.start_gate import StartGate
     from khala.actors.topic import ReadStart, TopicActor
-    from khala.core.classification import Observation, SubscriptionStart
+    from khala.core.classification import SubscriptionStart
     from khala.core.counters import NodeCounters
     from khala.core.limits import NodeLimits
     from khala.core.protocol import Command
@@ -53,7 +57,7 @@ if TYPE_CHECKING:
     from khala_contracts.codec import TopicStart
     from khala_contracts.reason_codes import ReasonCode
     from khala_contracts.sync_claims import SyncClaims, TopicGrant
-    from khala_contracts.topics import ParsedTopic, TopicName
+    from khala_contracts.topics import ParsedTopic
 
 
 @attrs.frozen
@@ -77,6 +81,8 @@ class ClientCommands:
     control: ControlClient
     journal: JournalReader
     topics: TopicRegistry
+    # None: hellos are served from the start.
+    gate: StartGate | None = None
 
     async def run(self, connection: Connection, command: Command) -> None:
         """Run one command to its answer; see CommandRunner."""
@@ -94,6 +100,9 @@ class ClientCommands:
 
     async def _hello(self, connection: Connection, hello: Hello) -> None:
         try:
+            if self.gate is not None and not self.gate.is_open:
+                retry_after_ms = round(self.gate.retry_after_s() * 1000)
+                raise RemoteProtocolError(reason_codes.UNAVAILABLE, retry_after_ms=retry_after_ms)
             check_versions(hello)
             if hello.token is None:
                 raise RemoteProtocolError(reason_codes.TOKEN_INVALID)
@@ -102,7 +111,7 @@ class ClientCommands:
             self.counters.hellos_refused[exc.reason.name] += 1
             raise
         connection.welcome(claims)
-        self.counters.welcomes += 1
+        connection.app_version = self.counters.welcome(hello.client_build_id)
         limits = self.limits
         connection.push_control(
             Welcome(
@@ -139,7 +148,7 @@ class ClientCommands:
             raise RemoteProtocolError(exc.reason) from exc
         except ControlUnavailableError as exc:
             raise RemoteProtocolError(
-                reason_codes.UNAVAILABLE, retry_after_ms=str(round(exc.retry_after_s * 1000))
+                reason_codes.UNAVAILABLE, retry_after_ms=round(exc.retry_after_s * 1000)
             ) from exc
         if refusal is not None:
             raise RemoteProtocolError(refusal)
@@ -156,7 +165,7 @@ class ClientCommands:
         for topic, subscription in tuple(connection.subscriptions.items()):
             grant = find_grant(claims, topic)
             if grant is None:
-                connection.remove_subscription(topic)
+                connection.remove_subscription(topic, "forbidden")
                 connection.push_control(Unsubscribed(topic, UnsubscribedReason.FORBIDDEN))
             else:
                 subscription.claims, subscription.grant = claims, grant
@@ -168,6 +177,7 @@ class ClientCommands:
         asked = [one for start in message.topics if (one := self._screen(connection, start)) is not None]
         if not asked:
             return
+        self._note_resume(connection, asked)
         opened: list[TopicActor] = []
         try:
             for one in asked:
@@ -190,6 +200,14 @@ class ClientCommands:
         finally:
             for topic in opened:
                 self.topics.release(topic)
+
+    def _note_resume(self, connection: Connection, asked: list[_Asked]) -> None:
+        """Count a connection as a reconnect if its first subscribe continues from a cursor."""
+        if connection.has_resumed is None:
+            starts = [one.start for one in asked]
+            connection.has_resumed = any(isinstance(s, CursorStart) and s.seq > 0 for s in starts)
+            if connection.has_resumed:
+                self.counters.by_version[connection.app_version].reconnects += 1
 
     def _screen(self, connection: Connection, start: TopicStart) -> _Asked | None:
         """Judge what needs no journal; answer at once if that is already a refusal."""
@@ -227,7 +245,7 @@ class ClientCommands:
         observation = seen.observation
         name = asked.parsed.name
         if not is_allowed(claims, asked.grant, asked.parsed, observation.rights, exists=observation.exists):
-            connection.remove_subscription(name)
+            connection.remove_subscription(name, "forbidden")
             self._deny(connection, name, reason_codes.FORBIDDEN)
             return
         if not topic.learn(observation, since):
@@ -253,14 +271,17 @@ class ClientCommands:
         except LookupError:
             self._refuse(connection, name, reason_codes.UNAVAILABLE, retry_after_ms=1000)
             return
-        connection.remove_subscription(name)
+        connection.remove_subscription(name, "replaced")
         match decision:
             case Serve():
                 self.counters.subscribes["served"] += 1
-                self._start(connection, asked, topic, observation, decision)
+                self._start(connection, asked, topic, seen, decision)
             case Stale(reason):
                 self.counters.subscribes["stale"] += 1
-                self.counters.stale_cursors[reason.value] += 1
+                self.counters.by_class[asked.parsed.topic_class.name].stale_cursors[reason.value] += 1
+                note = self._note_refusal(connection, name, f"stale_cursor.{reason.value}")
+                note.start_seq = asked.start.seq if isinstance(asked.start, CursorStart) else 0
+                note.observe(observation)
                 connection.push_control(StaleCursor.of(name, reason, observation))
 
     def _start(
@@ -268,11 +289,12 @@ class ClientCommands:
         connection: Connection,
         asked: _Asked,
         topic: TopicActor,
-        observation: Observation,
+        seen: ObservedTopic,
         decision: Serve,
     ) -> None:
         claims = connection.claims
         assert claims is not None
+        observation = seen.observation
         subscription = Subscription(
             asked.parsed,
             claims,
@@ -285,11 +307,20 @@ class ClientCommands:
             position=decision.start_seq,
             through_seq=observation.head_seq,
             through_chain=observation.head_chain,
+            note=self._note(
+                connection,
+                asked.parsed.name,
+                start_seq=decision.start_seq,
+                through_seq=observation.head_seq,
+            ),
+            replay_bytes=replay_bytes(decision.start_seq, observation, seen.cursor_row),
+            began_at=trio.current_time(),
         )
         connection.push_control(subscribed_of(subscription, observation))
         if connection.phase is Phase.CLOSING:
             # It ended while the journal was asked, or by this very answer: no frame may follow.
             return
+        self.counters.by_class[asked.parsed.topic_class.name].joins += 1
         topic.join(subscription)
         connection.add_subscription(subscription)
 
@@ -301,7 +332,7 @@ class ClientCommands:
             except TopicInvalid:
                 self._refuse(connection, topic, reason_codes.TOPIC_INVALID)
                 continue
-            connection.remove_subscription(name)
+            connection.remove_subscription(name, "asked")
             connection.push_control(Unsubscribed(name, UnsubscribedReason.ASKED))
 
     # -- refusals --------------------------------------------------------------------------------
@@ -320,6 +351,8 @@ class ClientCommands:
         retry_after_ms: int = 0,
     ) -> None:
         self.counters.subscribes[reason.name] += 1
+        if reason is not reason_codes.TOPIC_INVALID:
+            self._note_refusal(connection, TopicName(topic), reason.name)
         connection.push_control(
             codec.ErrorMessage.of(
                 reason,
@@ -328,6 +361,29 @@ class ClientCommands:
                 retry_after_ms=retry_after_ms,
             )
         )
+
+    def _note(
+        self, connection: Connection, topic: TopicName, *, start_seq: int = 0, through_seq: int = 0
+    ) -> SubscriptionNote:
+        """Remember a subscribe, so that it can be explained later."""
+        claims = connection.claims
+        assert claims is not None
+        note = SubscriptionNote(
+            topic,
+            connection.connection_id,
+            claims.user_id,
+            claims.device_id,
+            trio.current_time(),
+            start_seq=start_seq,
+            through_seq=through_seq,
+        )
+        return self.topics.trace.note_subscription(note)
+
+    def _note_refusal(self, connection: Connection, topic: TopicName, because: str) -> SubscriptionNote:
+        note = self._note(connection, topic)
+        note.is_refused = True
+        note.end(because, note.started_at)
+        return note
 
 
 def _observe_at(asked: _Asked) -> tuple[TopicName, int]:

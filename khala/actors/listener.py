@@ -17,10 +17,11 @@ from khala_contracts import reason_codes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from khala.actors.connection import CommandRunner, OriginPolicy
+    from khala.actors.connection import CommandRunner
+    from khala.actors.supervision import Supervisor
     from khala.core.counters import NodeCounters
     from khala.core.limits import NodeLimits
-    from khala.ports import ByteTransport, Ids, WebSocketPeer
+    from khala.ports import ByteTransport, Ids, OriginPolicy, WebSocketPeer
 
 # Enough for a client to read a refusal before the socket goes.
 REFUSAL_LINGER_S: Final = 0.5
@@ -34,10 +35,13 @@ class Acceptor(Protocol):
 
 
 class ConnectionLog(Protocol):
-    """Where connection ends are reported."""
+    """Where the life of a connection is reported; called by the task that serves it."""
 
-    def connection_crashed(self, connection_id: str, exc: BaseException) -> None:
-        """Report a crash inside one connection; only that connection ends."""
+    def connection_opened(self, connection: Connection) -> None:
+        """Say that a client was admitted; it has not said anything yet."""
+
+    def connection_closed(self, connection: Connection) -> None:
+        """Say that a connection has ended, and why."""
 
 
 class Listener:
@@ -52,6 +56,7 @@ class Listener:
         commands: CommandRunner,
         origin_policy: OriginPolicy,
         make_peer: Callable[[ByteTransport, Connection], WebSocketPeer],
+        supervisor: Supervisor,
         log: ConnectionLog,
     ) -> None:
         """Serve clients of ``commands`` through peers that ``make_peer`` makes."""
@@ -61,6 +66,7 @@ class Listener:
         self._commands = commands
         self._origin_policy = origin_policy
         self._make_peer = make_peer
+        self._supervisor = supervisor
         self._log = log
         self.connections: set[Connection] = set()
         self._admission = TokenBucket.full(
@@ -113,15 +119,17 @@ class Listener:
             counters=self._counters,
             commands=self._commands,
             origin_policy=self._origin_policy,
+            supervisor=self._supervisor,
         )
         self.connections.add(connection)
         self._counters.connections_accepted += 1
         self._counters.connections_open = len(self.connections)
+        self._log.connection_opened(connection)
         try:
             await connection.serve(self._make_peer(transport, connection))
-        except Exception as exc:  # noqa: BLE001 - the one place that contains a client's crash
-            self._counters.task_restarts["connection"] += 1
-            self._log.connection_crashed(connection.connection_id, exc)
+        except Exception as exc:  # noqa: BLE001 - what a connection could not contain by itself
+            self._supervisor.note_crash("connection", connection.connection_id, exc)
         finally:
             self.connections.discard(connection)
             self._counters.connections_open = len(self.connections)
+            self._log.connection_closed(connection)

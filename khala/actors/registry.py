@@ -1,28 +1,33 @@
 """The live topics of a node: started by the first subscriber, checked together, kept apart.
 
 Three tasks serve all topics: the record pump (driver messages to their topics), the position
-check (one query every ``position_check_interval_s`` over all live topics, which finds whatever a
-driver lost), and the linger sweep. Ten thousand cold topics cost no task. A crash inside a topic
+check (one query over all live topics every ``position_check_interval_s``, and soon after a driver has
+lost something), and the linger sweep. Ten thousand cold topics cost no task. A crash inside a topic
 is contained: counted, logged, and the topic starts again from the journal with backoff, while its
-subscribers keep their positions (INV-9).
+subscribers keep their positions; a crash in one of the three leaves out what it met (INV-9).
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from fanout_drivers.base import PositionUnknown
 from khala.actors.topic import TopicActor
+from khala.core.delivery_trace import DeliveryTrace
 from khala.ports import JournalUnavailableError
 from khala_contracts.codec import WireError
 
 if TYPE_CHECKING:
     from fanout_drivers.base import FanoutSubscriber, RecordCopy
-    from khala.actors.topic import PageRequests
+    from khala.actors.page_reads import PageReads
+    from khala.actors.supervision import Supervisor
+    from khala.actors.topic import PageRequests, ReadStart
+    from khala.core.classification import Observation
     from khala.core.counters import NodeCounters
     from khala.core.limits import NodeLimits
     from khala.core.ranges import RangeCache
@@ -30,22 +35,17 @@ if TYPE_CHECKING:
     from khala_contracts.fanout_records import RecordVerifier
     from khala_contracts.topics import ParsedTopic, TopicName
 
-RESTART_FIRST_S: Final = 0.1
-RESTART_MAX_S: Final = 10.0
 # Records handed over before their topics get a turn; below what an inbox holds, or a burst that has
 # arrived whole would be read from the journal again.
 _RECORDS_PER_TURN: Final = 32
 
 
-class TopicLog(Protocol):
-    """Where a contained crash is reported."""
-
-    def topic_crashed(self, topic: str, restart_in_s: float, exc: BaseException) -> None:
-        """Report a crash of one topic's task."""
+# Pause between two checks that are wanted, as a multiple of the time that the first of them took.
+_CHECK_PAUSE: Final = 4.0
 
 
 class TopicRegistry:
-    """Owns the topics; ``run`` owns their tasks."""
+    """Owns the topics and their tasks; ``start`` starts the three that serve all of them."""
 
     def __init__(
         self,
@@ -54,22 +54,25 @@ class TopicRegistry:
         subscriber: FanoutSubscriber,
         verifier: RecordVerifier,
         journal: JournalReader,
+        reads: PageReads,
         pages: PageRequests,
         ranges: RangeCache,
         limits: NodeLimits,
         counters: NodeCounters,
-        log: TopicLog,
+        supervisor: Supervisor,
     ) -> None:
         """Run topics in ``nursery``, which outlives every connection."""
         self._nursery = nursery
         self._subscriber = subscriber
         self._verifier = verifier
         self._journal = journal
+        self._reads = reads
         self._pages = pages
         self._ranges = ranges
         self._limits = limits
         self._counters = counters
-        self._log = log
+        self._supervisor = supervisor
+        self.trace = DeliveryTrace(limits, now=trio.current_time())
         self._topics: dict[TopicName, TopicActor] = {}
         self._scopes: dict[TopicName, trio.CancelScope] = {}
         # Least recently written first; what is trimmed when all windows together are too large.
@@ -77,6 +80,9 @@ class TopicRegistry:
         self._windows_bytes = 0
         # Monotonic time of the last position check that was answered.
         self.checked_at = -float("inf")
+        # Set when a driver has lost something that nobody can name.
+        self._check_wanted = trio.Event()
+        self._prompt_check_at = -float("inf")
 
     # -- topics ------------------------------------------------------------------------------
 
@@ -104,10 +110,11 @@ class TopicRegistry:
                 parsed,
                 limits=self._limits,
                 counters=self._counters,
-                journal=self._journal,
+                reads=self._reads,
                 pages=self._pages,
                 ranges=self._ranges,
                 budget=self,
+                trace=self.trace.open_topic(parsed.name),
             )
             self._topics[parsed.name] = topic
             self._counters.topics_live = len(self._topics)
@@ -119,6 +126,10 @@ class TopicRegistry:
             self.release(topic)
             raise
         return topic
+
+    def find(self, topic: TopicName) -> TopicActor | None:
+        """Return a topic that is live now."""
+        return self._topics.get(topic)
 
     def release(self, topic: TopicActor) -> None:
         """Say that a subscribe that opened the topic has joined it or has been refused."""
@@ -137,23 +148,24 @@ class TopicRegistry:
                 del self._by_use[oldest.parsed.name]
 
     async def _supervise(self, topic: TopicActor) -> None:
-        restart_in_s = RESTART_FIRST_S
         with trio.CancelScope() as scope:
             self._scopes[topic.parsed.name] = scope
-            while True:
-                started_at = trio.current_time()
-                try:
-                    await topic.run()
-                except Exception as exc:  # noqa: BLE001 - the one place that contains a topic's crash
-                    if trio.current_time() - started_at > RESTART_MAX_S:
-                        restart_in_s = RESTART_FIRST_S
-                    self._counters.task_restarts["topic"] += 1
-                    self._log.topic_crashed(topic.parsed.name, restart_in_s, exc)
-                    await trio.sleep(restart_in_s)
-                    restart_in_s = min(restart_in_s * 2, RESTART_MAX_S)
-                    topic.position_unknown()
+            await self._supervisor.run_restarted(
+                "topic", topic.parsed.name, topic.run, before_restart=topic.position_unknown
+            )
 
     # -- the three tasks -----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start them; each is started again after a crash."""
+        for kind, task, before_restart in (
+            # What a crash of the pump has taken from the driver is found by a check.
+            ("pump", self.run_pump, self.want_check),
+            ("position_check", self.run_position_check, None),
+            ("linger", self.run_linger, None),
+        ):
+            run = partial(self._supervisor.run_restarted, kind, kind, task, before_restart=before_restart)
+            self._nursery.start_soon(run)
 
     async def run_pump(self) -> None:
         """Hand driver messages to their topics until the driver closes."""
@@ -162,13 +174,24 @@ class TopicRegistry:
                 await trio.lowlevel.checkpoint()
             delivery = await self._subscriber.receive()
             if isinstance(delivery, PositionUnknown):
-                self._counters.position_unknown += 1
-                for name in tuple(delivery.topics if delivery.topics is not None else self._topics):
-                    topic = self._topics.get(name)
-                    if topic is not None and topic.is_initialised:
-                        topic.position_unknown()
-            else:
+                self._note_unknown(delivery)
+                continue
+            try:
                 self._take_copy(delivery)
+            except Exception as exc:  # noqa: BLE001 - one record; the others must not wait for it
+                self._supervisor.note_crash("record", delivery.topic, exc)
+                self._note_unknown(PositionUnknown(frozenset({delivery.topic})))
+
+    def _note_unknown(self, notice: PositionUnknown) -> None:
+        self._counters.position_unknown += 1
+        if notice.topics is None:
+            self.want_check()
+            return
+        for name in notice.topics:
+            topic = self._topics.get(name)
+            if topic is not None:
+                # Also while its first head is being read: perhaps from before what was lost.
+                topic.position_unknown()
 
     def _take_copy(self, copy: RecordCopy) -> None:
         topic = self._topics.get(copy.topic)
@@ -185,15 +208,45 @@ class TopicRegistry:
             return
         topic.offer_record(record)
 
-    async def run_position_check(self) -> None:
-        """Compare all live topics with the journal at a fixed interval."""
-        while True:
-            await trio.sleep(self._limits.position_check_interval_s)
-            await self.check_positions()
+    def want_check(self) -> None:
+        """Compare all live topics with the journal soon; what is behind is then read at once.
 
-    async def check_positions(self) -> None:
+        Any number of calls before that check begins are answered by it, and a call after that by
+        another one: whoever calls after a commit has it found.
+        """
+        self._check_wanted.set()
+
+    async def run_position_check(self) -> None:
+        """Compare all live topics with the journal at a fixed interval, and when it is wanted."""
+        while True:
+            with trio.move_on_after(self._limits.position_check_interval_s):
+                await self._check_wanted.wait()
+            is_prompt = self._check_wanted.is_set()
+            if is_prompt:
+                await trio.sleep_until(self._prompt_check_at)
+                # Not later: a wish that comes while the journal answers is not answered by that.
+                self._check_wanted = trio.Event()
+            started_at = trio.current_time()
+            pause_s = self._limits.position_check_interval_s
+            try:
+                await self.check_positions(is_record_expected=not is_prompt)
+            except Exception as exc:  # noqa: BLE001 - the next round must come whatever this one met
+                self._supervisor.note_crash("position_check", "", exc)
+            else:
+                # A driver that only rings a doorbell wants checks without end: with very many topics they
+                # must leave most of the time, of the database too, to delivery.
+                took_s = trio.current_time() - started_at
+                pause_s = min(pause_s, max(1 / self._limits.position_checks_per_s, took_s * _CHECK_PAUSE))
+            self._prompt_check_at = trio.current_time() + pause_s
+
+    async def check_positions(self, *, is_record_expected: bool = True) -> None:
         """Compare all live topics with the journal once; trouble is counted and left."""
         asked = [topic for topic in self._topics.values() if topic.is_initialised]
+        if not is_record_expected:
+            for topic in self._topics.values():
+                if not topic.is_initialised:
+                    # Its first head is being read, perhaps from before what the driver has lost.
+                    topic.position_unknown()
         if not asked:
             self.checked_at = trio.current_time()
             return
@@ -208,9 +261,11 @@ class TopicRegistry:
         for topic, start, seen in zip(asked, since, observations, strict=True):
             if self._topics.get(topic.parsed.name) is not topic:
                 continue  # stopped while the journal answered; its window is accounted for already
-            if topic.learn(seen, start):
-                topic.check_rights(seen)
-                topic.end_below_floor(seen)
+            try:
+                _compare(topic, start, seen, is_record_expected=is_record_expected)
+            except Exception as exc:  # noqa: BLE001 - one topic; those after it must be compared
+                self._supervisor.note_crash("position_check", topic.parsed.name, exc)
+                topic.position_unknown()
 
     async def run_linger(self) -> None:
         """Stop topics that nobody has followed for ``topic_linger_s``."""
@@ -220,14 +275,19 @@ class TopicRegistry:
             for topic in tuple(self._topics.values()):
                 since = topic.empty_since
                 is_idle = since is not None and now - since >= self._limits.topic_linger_s
-                if is_idle and not topic.pending_joins:
+                if not is_idle or topic.pending_joins:
+                    continue
+                try:
                     await self._stop(topic)
+                except Exception as exc:  # noqa: BLE001 - one topic; the others are stopped all the same
+                    self._supervisor.note_crash("linger", topic.parsed.name, exc)
 
     async def _stop(self, topic: TopicActor) -> None:
         name = topic.parsed.name
         self._windows_bytes -= topic.window.size_bytes
         self._by_use.pop(name, None)
         del self._topics[name]
+        self.trace.close_topic(name)
         self._counters.topics_live = len(self._topics)
         self._scopes.pop(name).cancel()
         await self._subscriber.unsubscribe(name)
@@ -239,3 +299,9 @@ class TopicRegistry:
         if reopened is not None:
             await self._subscriber.subscribe(name)
             reopened.position_unknown()
+
+
+def _compare(topic: TopicActor, start: ReadStart, seen: Observation, *, is_record_expected: bool) -> None:
+    if topic.learn(seen, start, is_record_expected=is_record_expected):
+        topic.check_rights(seen)
+        topic.end_below_floor(seen)

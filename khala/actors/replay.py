@@ -1,9 +1,10 @@
 """Journal pages for subscriptions that stand behind the window, each page read once.
 
-One read is in flight per (topic, position) however many wait for it; at most
-``journal_readers_max`` at once, and ``pages_max_bytes`` of pages held (INV-7). The newest replay
-waits; live delivery never does, since it reads the window. Trouble is retried here and nowhere
-else, with backoff and jitter, while the subscriptions wait: their cursors stay valid.
+One read is in flight per (topic, position) however many wait for it (how many at once: page_reads.py),
+and ``pages_max_bytes`` of pages are held (INV-7). The newest replay waits; live delivery never does,
+since it reads the window. Trouble is retried here and nowhere else, with backoff and jitter, while the
+subscriptions wait: their cursors stay valid. A read that crashes is repeated ``CRASHES_MAX`` times; then
+the subscriptions that wait for it end with ``unavailable``, and no others (INV-9).
 """
 
 from __future__ import annotations
@@ -12,19 +13,26 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from khala.core.subscription import EndedTrouble
 from khala.ports import JournalUnavailableError
+from khala_contracts import reason_codes
 
 if TYPE_CHECKING:
+    from khala.actors.page_reads import PageReads
+    from khala.actors.supervision import Supervisor
     from khala.actors.topic import TopicActor
     from khala.core.counters import NodeCounters
     from khala.core.limits import NodeLimits
     from khala.core.pages import Page
     from khala.core.subscription import Subscription
-    from khala.ports import JournalReader, Rng
+    from khala.ports import Rng
     from khala_contracts.topics import TopicName
 
 RETRY_FIRST_S: Final = 0.25
-RETRY_MAX_S: Final = 5.0
+# Longer: a replay goes on late after an outage (SPEC: 5 s after the database is back).
+RETRY_MAX_S: Final = 2.0
+# Further attempts of one read after a bug in it.
+CRASHES_MAX: Final = 3
 
 
 class PageReader:
@@ -34,18 +42,22 @@ class PageReader:
         self,
         nursery: trio.Nursery,
         *,
-        journal: JournalReader,
+        reads: PageReads,
         limits: NodeLimits,
         counters: NodeCounters,
+        supervisor: Supervisor,
         rng: Rng,
     ) -> None:
         """Read into ``nursery``, which outlives every connection."""
         self._nursery = nursery
-        self._journal = journal
+        self._reads = reads
         self._limits = limits
         self._counters = counters
+        self._supervisor = supervisor
         self._rng = rng
-        self._readers = trio.CapacityLimiter(limits.journal_readers_max)
+        # Replays that read, wait for room or for the next attempt; the newest wait for a place here, and
+        # take a reader's turn for a read only.
+        self._replays = trio.CapacityLimiter(limits.journal_readers_max)
         # By history, not by topic: a read that began before the journal was restored must not
         # answer a replay that began after it.
         self._waiting: dict[tuple[object, int], list[tuple[TopicActor, Subscription]]] = {}
@@ -78,10 +90,13 @@ class PageReader:
             await trio.lowlevel.checkpoint()
             self._hand_over(key, held)
             return
-        async with self._readers:
+        async with self._replays:
             await self._wait_for_room()
             page = await self._read_until_answered(topic, key[1])
-        self._hand_over(key, page)
+        if page is None:
+            self._give_up(key)
+        else:
+            self._hand_over(key, page)
 
     async def _wait_for_room(self) -> None:
         while self.held_bytes >= self._limits.pages_max_bytes:
@@ -89,22 +104,42 @@ class PageReader:
             with trio.move_on_after(RETRY_FIRST_S):
                 await self._freed.wait()
 
-    async def _read_until_answered(self, topic: TopicName, after_seq: int) -> Page:
-        wait_s = RETRY_FIRST_S
+    async def _read_until_answered(self, topic: TopicName, after_seq: int) -> Page | None:
+        """Return the page, however long the journal is away; None if the read crashes again and again."""
+        wait_s, crashes = RETRY_FIRST_S, 0
         while True:
             try:
-                page = await self._journal.read_page(topic, after_seq)
+                page = await self._reads.read_page(topic, after_seq, is_heal=False)
             except JournalUnavailableError as exc:
                 self._counters.page_read_failures += 1
-                await trio.sleep(max(exc.retry_after_s, wait_s) * (0.5 + self._rng.random() / 2))
-                wait_s = min(wait_s * 2, RETRY_MAX_S)
+                advised_s = exc.retry_after_s
+            except Exception as exc:  # noqa: BLE001 - this is where a read's crash ends
+                crashes += 1
+                is_over = crashes > CRASHES_MAX
+                self._supervisor.note_crash("page_read", topic, exc, restart_in_s=None if is_over else wait_s)
+                if is_over:
+                    return None
+                advised_s = 0.0
             else:
                 self._counters.pages_read += 1
                 return page
+            # Half of it is jitter: whoever waited for the same database must not return as one.
+            await trio.sleep(max(advised_s, wait_s / 2) + self._rng.random() * wait_s / 2)
+            wait_s = min(wait_s * 2, RETRY_MAX_S)
+
+    def _give_up(self, key: tuple[object, int]) -> None:
+        for _, subscription in self._waiting.pop(key):
+            ending = EndedTrouble(reason_codes.UNAVAILABLE, RETRY_MAX_S)
+            subscription.sink.finish_subscription(subscription, ending)
 
     def _hand_over(self, key: tuple[object, int], page: Page) -> None:
         for topic, subscription in self._waiting.pop(key):
-            topic.take_page(subscription, page)
+            try:
+                topic.take_page(subscription, page)
+            except Exception as exc:  # noqa: BLE001 - one subscription; the others get their page
+                self._supervisor.note_crash("page_read", topic.parsed.name, exc)
+                ending = EndedTrouble(reason_codes.INTERNAL, RETRY_MAX_S)
+                subscription.sink.finish_subscription(subscription, ending)
         if page.users > 0 and key not in self._held:
             self._held[key] = page
             self._held_bytes += len(page.blob)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from khala.actors.slow_consumers import look_for_slow_consumers
 from khala.core.protocol import Phase
 from khala_contracts import reason_codes
 from khala_contracts.codec import ServerHeartbeat, TopicHeartbeat
@@ -43,7 +44,10 @@ async def run_sweeper(
     while True:
         await trio.sleep(limits.sweep_interval_s)
         for index, connection in enumerate(tuple(connections), start=1):
-            sweep_connection(connection, limits=limits, counters=counters, wall_now=clock.now())
+            try:
+                sweep_connection(connection, limits=limits, counters=counters, wall_now=clock.now())
+            except Exception as exc:  # noqa: BLE001 - one connection; the others keep their deadlines
+                connection.fail(exc)
             if index % _CONNECTIONS_PER_TURN == 0:
                 await trio.lowlevel.checkpoint()
 
@@ -57,14 +61,14 @@ def sweep_connection(
         return
     stalled_since = connection.stalled_since
     if stalled_since is not None and now - stalled_since >= limits.write_stall_timeout_s:
-        counters.slow_consumer_actions["disconnect"] += 1
-        connection.close(reason_codes.SLOW_CONSUMER)
+        connection.close_slow()
         return
     match connection.phase:
         case Phase.AWAITING_HELLO | Phase.AUTHENTICATING:
             if now - connection.opened_at >= limits.hello_timeout_s:
                 connection.close(reason_codes.HELLO_TIMEOUT)
         case Phase.READY:
+            look_for_slow_consumers(connection, limits=limits, counters=counters, now=now)
             _sweep_ready(connection, limits=limits, now=now, wall_now=wall_now)
 
 

@@ -21,12 +21,15 @@ import attrs
 import trio
 
 from khala.core.access_policy import is_allowed
+from khala.core.pages import Page
 from khala.core.ranges import RangeKey
 from khala.core.records import HeldRecords, RecordDecision, decide_record
 from khala.core.subscription import (
+    ENDED_UNREADABLE,
     NEEDS_PAGE,
     EndedForbidden,
     EndedStale,
+    FrameUnreadableError,
     NeedsPage,
 )
 from khala.core.websocket_frames import frame_message
@@ -34,17 +37,19 @@ from khala.core.window import Window
 from khala.ports import JournalUnavailableError
 from khala_contracts import codec
 from khala_contracts.codec import StaleReason
+from khala_contracts.errors import WireError
+from khala_service import failpoints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from khala.actors.page_reads import PageReads
     from khala.core.classification import Observation
     from khala.core.counters import NodeCounters
+    from khala.core.delivery_trace import TopicTrace
     from khala.core.limits import NodeLimits
-    from khala.core.pages import Page
     from khala.core.ranges import RangeCache
     from khala.core.subscription import Subscription, SubscriptionEnding
-    from khala.ports import JournalReader
     from khala_contracts.fanout_records import FanoutRecord
     from khala_contracts.topics import ParsedTopic
 
@@ -83,15 +88,17 @@ class TopicActor:
         *,
         limits: NodeLimits,
         counters: NodeCounters,
-        journal: JournalReader,
+        reads: PageReads,
         pages: PageRequests,
         ranges: RangeCache,
         budget: WindowBudget,
+        trace: TopicTrace,
     ) -> None:
         """Make a topic that knows nothing yet; ``learn`` gives it its first head."""
         self.parsed = parsed
         self.lineage = ""
         self.window = Window(limits.window_max_frames, limits.window_max_bytes)
+        self.trace = trace
         # In the order of joining; the values mean nothing.
         self.subscriptions: dict[Subscription, None] = {}
         # Subscribes that have opened this topic and have not joined yet.
@@ -99,12 +106,15 @@ class TopicActor:
         self.empty_since: float | None = trio.current_time()
         self._limits = limits
         self._counters = counters
-        self._journal = journal
+        self._class_counters = counters.by_class[parsed.topic_class.name]
+        self._reads = reads
         self._pages = pages
         self._ranges = ranges
         self._budget = budget
         self._held = HeldRecords(limits.held_records_max, limits.held_max_bytes)
         self._inbox: deque[FanoutRecord] = deque()
+        # Invariant: _inbox_bytes is the sum of the sizes of all entries in _inbox.
+        self._inbox_bytes = 0
         # Highest position that anybody credible has told us of. Healing is due while it is
         # above the head and nothing in the inbox or held closes the gap.
         self._known_head = 0
@@ -139,13 +149,15 @@ class TopicActor:
         """Note where the topic stands; to be called before the read whose answer ``learn`` takes."""
         return ReadStart(self.window.head_seq, self.history)
 
-    def learn(self, observation: Observation, since: ReadStart) -> bool:
+    def learn(self, observation: Observation, since: ReadStart, *, is_record_expected: bool = True) -> bool:
         """Take what the journal says: the first head, a newer head, or another history.
 
         Args:
             observation: Read after ``since`` was noted.
             since: Whatever we held then was committed and visible before it reached us, so a
                 journal whose head is below it is another history.
+            is_record_expected: False if the driver has lost something: what is missing is read at
+                once, since no record is on its way.
 
         Returns:
             False, and nothing was done, if the history changed while the answer was on its way:
@@ -157,17 +169,23 @@ class TopicActor:
             self.lineage = observation.lineage
             self.window.reset(observation.head_seq, observation.head_chain)
             self._known_head = observation.head_seq
+            self.trace.opened(observation.head_seq, trio.current_time())
             self._initialised.set()
             return True
         if self._contradicts(observation, since.head_seq):
             self._start_over(observation)
             return True
         if observation.head_seq > self._known_head:
+            self.trace.checked.note(self._known_head + 1, observation.head_seq, trio.current_time())
             self._known_head = observation.head_seq
-        if self._known_head > self.window.head_seq and self._heal_at is None:
-            # The record is probably on its way; a read is only due if it does not arrive.
-            self._heal_at = trio.current_time() + self._limits.heal_delay_s
-            self._wake.set()
+        if self._known_head > self.window.head_seq:
+            if not is_record_expected:
+                self._heal_at = trio.current_time()
+                self._wake.set()
+            elif self._heal_at is None:
+                # The record is probably on its way; a read is only due if it does not arrive.
+                self._heal_at = trio.current_time() + self._limits.heal_delay_s
+                self._wake.set()
         return True
 
     def check_rights(self, observation: Observation) -> None:
@@ -195,11 +213,16 @@ class TopicActor:
 
     def offer_record(self, record: FanoutRecord) -> None:
         """Take one authentic record; what does not fit becomes a hint."""
-        if len(self._inbox) >= self._limits.held_records_max:
+        if record.lineage == self.lineage:
+            self.trace.heard(record, trio.current_time())
+        size = sum(map(len, record.entries))
+        is_full = len(self._inbox) >= self._limits.held_records_max
+        if is_full or self._inbox_bytes + size > self._limits.inbox_max_bytes:
             self._counters.records["overflow"] += 1
             self.position_unknown()
             return
         self._inbox.append(record)
+        self._inbox_bytes += size
         self._wake.set()
 
     def position_unknown(self) -> None:
@@ -232,8 +255,10 @@ class TopicActor:
         self._account(-self.window.size_bytes)
         self.lineage = observation.lineage
         self.window.reset(observation.head_seq, observation.head_chain)
+        self.trace.restarted(observation.head_seq, trio.current_time())
         self._held.clear()
         self._inbox.clear()
+        self._inbox_bytes = 0
         self._known_head = observation.head_seq
         self._heal_at = None
         self._must_read = False
@@ -252,6 +277,7 @@ class TopicActor:
         await self._initialised.wait()
         while True:
             await self._wait_work()
+            failpoints.hit("node.topic")
             self._take_inbox()
             if self._heal_at is not None and trio.current_time() >= self._heal_at:
                 await self._heal()
@@ -274,9 +300,11 @@ class TopicActor:
     def _take_inbox(self) -> None:
         """Apply, hold or drop the records that have arrived; decide whether a read is due."""
         while self._inbox:
-            self._take_record(self._inbox.popleft())
-        while (record := self._held.take_from(self.window.head_seq)) is not None:
+            record = self._inbox.popleft()
+            self._inbox_bytes -= sum(map(len, record.entries))
             self._take_record(record)
+        while (held := self._held.take_from(self.window.head_seq)) is not None:
+            self._take_record(held)
         if self._known_head <= self.window.head_seq and not self._must_read:
             self._heal_at = None
         elif self._heal_at is None:
@@ -292,7 +320,7 @@ class TopicActor:
         self._counters.records[decision.value] += 1
         match decision:
             case RecordDecision.APPLY:
-                self._append(record.entries, record.chain_after)
+                self._append(record.entries, record.chain_after, is_healed=False)
             case RecordDecision.DUPLICATE:
                 return
             case RecordDecision.HOLD:
@@ -306,11 +334,19 @@ class TopicActor:
                 return
         self._known_head = max(self._known_head, record.last_seq, self.window.head_seq)
 
-    def _append(self, entries: Sequence[bytes], head_chain: bytes) -> None:
-        before = self.window.size_bytes
+    def _append(self, entries: Sequence[bytes], head_chain: bytes, *, is_healed: bool) -> None:
+        before, first_seq = self.window.size_bytes, self.window.head_seq + 1
         self.window.extend(entries, head_chain)
-        self._counters.frames_appended += len(entries)
+        self.trace.grew(first_seq, self.window.head_seq, trio.current_time(), is_healed=is_healed)
+        self._class_counters.frames_appended += len(entries)
+        self._class_counters.bytes_appended += sum(map(len, entries))
         self._account(self.window.size_bytes - before)
+        failpoints.hit("node.after_append")
+
+    def _begin_window_at(self, seen: Observation) -> None:
+        self._account(-self.window.size_bytes)
+        self.window.reset(seen.head_seq, seen.head_chain)
+        self.trace.opened(seen.head_seq, trio.current_time())
 
     def _account(self, byte_count: int) -> None:
         if byte_count:
@@ -326,12 +362,11 @@ class TopicActor:
         head_before = self.window.head_seq
         history = self.history
         try:
-            page = await self._journal.read_page(self.parsed.name, head_before)
+            page = await self._reads.read_page(self.parsed.name, head_before, is_heal=True)
         except JournalUnavailableError as exc:
             self._must_read |= must_read
             self._heal_at = trio.current_time() + exc.retry_after_s
             return
-        self._counters.heals += 1
         if history is self.history:
             self._use_page(page, head_before)
 
@@ -342,12 +377,16 @@ class TopicActor:
             return
         # Nothing else appends while this task awaits, so the page continues our head.
         assert self.window.head_seq == head_before, (self.window.head_seq, head_before)
-        if page.last_seq > head_before:
-            self._append(page.entries(head_before, page.last_seq), page.last_chain)
+        if page.unreadable_seq is not None:
+            # The window goes on behind the row that cannot be read. Whoever stands before it replays
+            # up to it by pages, and is ended there (take_page); nobody else notices.
+            self._begin_window_at(seen)
+        elif page.last_seq > head_before:
+            self._counters.heals += 1
+            self._append(page.entries(head_before, page.last_seq), page.last_chain, is_healed=True)
         elif seen.floor_seq > head_before + 1:
             # Nobody followed while retention passed our head: begin again at the journal's.
-            self._account(-self.window.size_bytes)
-            self.window.reset(seen.head_seq, seen.head_chain)
+            self._begin_window_at(seen)
         # A hint may have claimed more than was ever committed; only the journal counts.
         self._known_head = max(seen.head_seq, self.window.head_seq)
         if self._known_head > self.window.head_seq:
@@ -362,12 +401,15 @@ class TopicActor:
         head_seq = self.window.head_seq
         history = self.history
         sends = 0
-        turn_ends_at = trio.current_time() + self._limits.fanout_quantum_s
+        began_at = trio.current_time()
+        turn_ends_at = began_at + self._limits.fanout_quantum_s
         shared: bytes = b""
         shared_position = -1
+        # Looked at once: only a connection's own turn can hand over a part of a frame.
+        is_halved = failpoints.is_armed("node.mid_frame")
         for subscription in tuple(self.subscriptions):
             sink = subscription.sink
-            if not (subscription.is_active and sink.is_direct) or subscription.is_replaying:
+            if not (subscription.is_active and sink.is_direct) or subscription.is_replaying or is_halved:
                 if not subscription.has_frames:
                     continue
                 sink.wake(subscription)
@@ -385,12 +427,13 @@ class TopicActor:
                 sends >= self._limits.fanout_quantum_sends or trio.current_time() >= turn_ends_at
             ):
                 await trio.lowlevel.checkpoint()
-                self._counters.deliveries += sends
+                self._class_counters.deliveries += sends
                 if history is not self.history:
                     return
                 sends = 0
                 turn_ends_at = trio.current_time() + self._limits.fanout_quantum_s
-        self._counters.deliveries += sends
+        self._class_counters.deliveries += sends
+        self.trace.fanned(head_seq, began_at, trio.current_time())
 
     def _frame_live(self, position: int, head_seq: int) -> bytes | None:
         """Return everything after position as one framed range, if it is one chunk."""
@@ -411,6 +454,15 @@ class TopicActor:
 
     # -- what subscriptions send from --------------------------------------------------------------
 
+    def appended_at(self, seq: int) -> float | None:
+        """When the frame entered the window, or shortly after that; see RangeSource."""
+        passed = self.trace.appended.find(seq)
+        return passed.last_at if passed is not None else None
+
+    def holds_after(self, position: int) -> bool:
+        """Whether the window has everything after ``position``; see RangeSource."""
+        return self.window.covers(position)
+
     def frame_range(
         self, subscription: Subscription, *, max_bytes: int, is_text: bool
     ) -> bytes | NeedsPage | None:
@@ -419,24 +471,29 @@ class TopicActor:
         source = self._source_of(subscription)
         if source is None:
             return NEEDS_PAGE
+        if isinstance(source, Page) and position > source.after_seq:
+            failpoints.hit("node.mid_page")
         end_seq = source.choose_end(position, max_bytes=max_bytes, last_seq=subscription.limit_seq)
         if end_seq is None:
             return None
         key = RangeKey(self.parsed.name, self.history, position, end_seq, is_text)
         framed = self._ranges.get(key)
         if framed is None:
-            framed = _encode_range(source, position, end_seq, is_text=is_text)
+            try:
+                framed = _encode_range(source, position, end_seq, is_text=is_text)
+            except (WireError, ValueError) as exc:
+                raise FrameUnreadableError(subscription) from exc
             self._ranges.put(key, framed)
+        subscription.note.pump(position + 1, end_seq, trio.current_time())
+        subscription.chunk_frames = end_seq - position
         subscription.advance(end_seq)
         return framed
 
     def _source_of(self, subscription: Subscription) -> Page | Window | None:
         position = subscription.position
-        page = subscription.page
-        if page is not None:
-            if page.covers(position):
-                return page
-            subscription.drop_page()
+        if subscription.page is not None:
+            # A page is dropped by the step that reaches its end, so it has the next frame.
+            return subscription.page
         if self.window.covers(position) and position < self.window.head_seq:
             return self.window
         return None
@@ -466,6 +523,8 @@ class TopicActor:
             return EndedStale(StaleReason.LINEAGE_MISMATCH, seen)
         if not page.covers(subscription.position) and subscription.position + 1 < seen.floor_seq:
             return EndedStale(seen.floor_reason, seen)
+        if page.unreadable_seq == subscription.position + 1:
+            return ENDED_UNREADABLE
         return None
 
 

@@ -2,6 +2,8 @@
 
 Redemptions that wait at the same moment travel in one request, and one request is under way at a
 time: while control answers, the next ones gather. A storm of hellos costs O(requests), not O(hellos).
+An answer that is lost is asked for once more: redeeming is idempotent for each token and connection, and
+a client that were told "unavailable" could not use its token again.
 """
 
 from __future__ import annotations
@@ -23,9 +25,13 @@ if TYPE_CHECKING:
     from khala_contracts.sync_claims import SyncClaims
     from khala_service.adapters.http_client import ServiceHttpClient
 
+REDEEM_ROUTE: Final = "/internal/v1/sync-tokens/redeem"
 BATCH_MAX: Final = 256
 # A hello may wait for this long in all; the hello deadline is above it.
 ANSWER_TIMEOUT_S: Final = 4.0
+# One attempt of a batch; two fit into what a hello may wait.
+ATTEMPT_TIMEOUT_S: Final = 1.9
+ATTEMPTS_MAX: Final = 2
 # Waiting redemptions above this are refused at once; each waits for a batch of 256 and a round trip.
 WAITING_MAX: Final = 4_096
 _KEYS_MAX_BYTES: Final = 256 * 1024
@@ -93,12 +99,7 @@ class HttpControlClient:
     async def _redeem_batch(self, batch: list[_Waiting]) -> None:
         request = m.RedeemRequest(redemptions=[waiting.redemption for waiting in batch])
         try:
-            answer = await self._client.post(
-                "/internal/v1/sync-tokens/redeem",
-                request,
-                m.RedeemResponse,
-                timeout_s=ANSWER_TIMEOUT_S,
-            )
+            answer = await self._post(request)
             for waiting, result in zip(batch, answer.results, strict=True):
                 waiting.result = m.REDEEM_RESULTS.words.get(result)
         except (Unavailable, PeerRefused, ValueError):
@@ -108,6 +109,20 @@ class HttpControlClient:
         finally:
             for waiting in batch:
                 waiting.done.set()
+
+    async def _post(self, request: m.RedeemRequest) -> m.RedeemResponse:
+        """Send a batch; again if its answer was lost. Raises Unavailable, PeerRefused."""
+        trouble = Unavailable("control_timeout", outcome_unknown=True)
+        for _ in range(ATTEMPTS_MAX):
+            # httpx limits each of connecting, sending and waiting; the hello waits for their sum.
+            with trio.move_on_after(ATTEMPT_TIMEOUT_S):
+                try:
+                    return await self._client.post(REDEEM_ROUTE, request, m.RedeemResponse)
+                except Unavailable as exc:
+                    if not exc.outcome_unknown:
+                        raise
+                    trouble = exc
+        raise trouble
 
 
 class HttpKeySource:

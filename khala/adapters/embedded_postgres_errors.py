@@ -8,4 +8,12 @@ class EmbeddedPostgresRefused(Exception):
 
 
 class EmbeddedPostgresFailed(Exception):
-    """PostgreSQL did not start, or ended by itself. The message carries its last words."""
+    """PostgreSQL did not start, or ended by itself. The message carries its last words.
+
+    Attributes:
+        status: Exit status of a process that ended while it started, negative for a signal; else None.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status

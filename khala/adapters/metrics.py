@@ -1,71 +1,254 @@
-"""Shows the node's counters to Prometheus; read at each scrape, never written on the way of a frame."""
+"""Shows the node's counters to Prometheus; read at each scrape, never written on the way of a frame.
+
+Names and meanings are explained in runbooks/metrics.md. Series of closed sets exist from the start.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+import trio
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+from khala.core.counters import DURATION_BUCKETS_S, PEER_CLOSE_CODES
+from khala.core.records import RecordDecision
+from khala.core.slow_consumer import SlowConsumerAction
+from khala_contracts.codec import StaleReason
+from khala_contracts.reason_codes import REGISTRY
+from khala_service.adapters.postgres_metrics import watch_pools
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prometheus_client.core import Metric
 
-    from khala.core.counters import NodeCounters
+    from fanout_drivers.driver_watch import DriverWatch
+    from khala.actors.registry import TopicRegistry
+    from khala.core.counters import DurationCounts, NodeCounters
+    from khala_service.adapters.postgres import PostgresPool
+    from khala_service.metrics import MetricsRegistry
 
-_TOTALS = {
+_PREFIX: Final = "khala_node_"
+_CLASS: Final = "topic_class"
+_VERSION: Final = "app_version"
+
+# By field of NodeCounters.
+TOTALS: Final = {
     "connections_accepted": "WebSocket connections accepted.",
-    "welcomes": "Hellos that were welcomed.",
-    "frames_appended": "Frames appended to windows.",
-    "deliveries": "Ranges handed to connections.",
     "bytes_pumped": "Bytes handed to sockets by the writers.",
     "records_forged": "Driver records whose MAC or topic did not hold.",
     "position_unknown": "Notices of drivers that something may have been missed.",
     "heals": "Journal reads that closed a gap.",
     "pages_read": "Replay pages read from the journal.",
     "page_read_failures": "Replay page reads without an answer.",
+    "rows_unreadable": "Journal rows met whose bytes are not their frame, counted each time.",
     "position_checks": "Position checks answered.",
     "position_check_failures": "Position checks without an answer.",
 }
-_LABELLED = {
-    "handshakes_rejected": ("status", "Upgrade requests refused, by HTTP status."),
-    "hellos_refused": ("reason", "Hellos refused, by reason code."),
-    "closes": ("reason", "Connections closed, by reason code or close code."),
-    "subscribes": ("result", "Subscribes answered, by result."),
-    "stale_cursors": ("reason", "Stale cursors, by reason."),
-    "records": ("decision", "Driver records, by decision."),
-    "task_restarts": ("kind", "Contained crashes of topic and connection tasks."),
-    "slow_consumer_actions": ("action", "Actions against slow consumers."),
-}
-_GAUGES = {
+GAUGES: Final = {
     "connections_open": "WebSocket connections now.",
     "handshakes_open": "Connections that have not sent a valid hello yet.",
     "subscriptions_open": "Subscriptions now.",
     "topics_live": "Topics with a task now.",
+}
+_CLOSING_REASONS: Final = tuple(row.name for row in REGISTRY.values() if row.close_code is not None)
+# Label, meaning, values that exist from the start.
+LABELLED: Final[Mapping[str, tuple[str, str, Iterable[str]]]] = {
+    "handshakes_rejected": (
+        "status",
+        "Upgrade requests refused, by HTTP status.",
+        ("400", "403", "404", "503"),
+    ),
+    "hellos_refused": ("reason", "Hellos refused, by reason code.", _CLOSING_REASONS),
+    "closes": (
+        "reason",
+        "Connections ended, by reason code (ours) or close code (the client's).",
+        (*_CLOSING_REASONS, *map(str, sorted(PEER_CLOSE_CODES)), "other"),
+    ),
+    "subscribes": (
+        "result",
+        "Subscribes answered, by topic: served, stale, or a reason code.",
+        ("served", "stale", "forbidden", "topic_invalid", "limit_exceeded", "unavailable"),
+    ),
+    "records": (
+        "decision",
+        "Driver records, by decision.",
+        (*(decision.value for decision in RecordDecision), "overflow"),
+    ),
+}
+_TOPIC_ACTIONS: Final = (
+    SlowConsumerAction.THROTTLE,
+    SlowConsumerAction.CATCH_UP,
+    SlowConsumerAction.RELEASE,
+)
+# Kinds of tasks and pieces of work whose crashes are contained; see actors/supervision.py.
+TASK_KINDS: Final = (
+    "connection", "control_client", "frame", "linger", "observer", "page_read", "position_check", "pump",
+    "record", "start_gate", "sweep", "topic",
+)  # fmt: skip
+# By field of ClassCounters.
+BY_CLASS: Final = {
+    "joins": "Subscriptions that began.",
+    "frames_appended": "Frames put into windows.",
+    "bytes_appended": "Encoded bytes of frames put into windows.",
+    "deliveries": "Ranges handed to connections.",
+    "frames_dropped": "Frames that a living subscription was never given. Stays 0.",
+}
+# By field of VersionCounters; the gauge among them is below.
+BY_VERSION: Final = {
+    "welcomes": "Hellos that were welcomed.",
+    "reconnects": "Connections whose first subscribe resumes with a cursor.",
+}
+# By field of DeliveryState.
+DELIVERY: Final = {
+    "pages_bytes": "Bytes of journal pages that subscriptions send from.",
+    "outbound_bytes": "Bytes that wait for sockets: remainders and control lanes.",
+    "outbound_bytes_max": "The largest of them on one connection.",
+    "connections_blocked": "Connections with bytes that the kernel does not take.",
+    "subscriptions_waiting_for_page": "Subscriptions that wait for a page of the journal.",
+    "subscriptions_stuck": "Live subscriptions with frames to send that nobody sends.",
+}
+# By field of ClassDelivery: name at /metrics, meaning.
+DELIVERY_BY_CLASS: Final = {
+    "subscriptions": ("subscriptions_by_class", "Subscriptions now, by topic class."),
+    "replaying": ("subscriptions_replaying", "Subscriptions before their replay_complete."),
+    "replay_lag_frames": ("replay_lag_frames", "Frames that replays have still to send, in all."),
+    "replay_lag_frames_max": ("replay_lag_frames_max", "The most of them for one subscription."),
+    "replay_lag_bytes": ("replay_lag_bytes", "Encoded bytes that replays have still to send, in all."),
+    "replay_age_max_s": ("replay_age_max_seconds", "Time since the oldest running replay began."),
+    "live_lag_frames_max": ("live_lag_frames_max", "Frames that the last live subscription is behind."),
+    "spread_frames_max": (
+        "fairness_spread_frames",
+        "Frames between the first and the last live subscriber of one topic, the largest.",
+    ),
 }
 
 
 class NodeCollector:
     """Collects one node's counters, and gauges that are read when asked."""
 
-    def __init__(self, counters: NodeCounters, gauges: dict[str, Callable[[], float]]) -> None:
-        """Show ``counters``, and each of ``gauges`` under its name."""
+    def __init__(self, counters: NodeCounters, gauges: Mapping[str, tuple[str, Callable[[], float]]]) -> None:
+        """Show ``counters``, and each of ``gauges`` under its name, with its meaning."""
         self._counters = counters
         self._gauges = gauges
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric; called by the registry at a scrape."""
         counters = self._counters
-        for name, text in _TOTALS.items():
-            yield CounterMetricFamily(f"khala_node_{name}", text, value=getattr(counters, name))
-        for name, (label, text) in _LABELLED.items():
-            family = CounterMetricFamily(f"khala_node_{name}", text, labels=[label])
-            values: Counter[str] = getattr(counters, name)
-            for value, count in sorted(values.items()):
-                family.add_metric([value], count)
+        for name, text in TOTALS.items():
+            yield CounterMetricFamily(_PREFIX + name, text, value=getattr(counters, name))
+        for name, (label, text, known) in LABELLED.items():
+            yield _labelled(_PREFIX + name, text, label, known, getattr(counters, name))
+        yield _labelled(
+            "khala_task_restarts",
+            "Contained crashes, by kind of task.",
+            "kind",
+            TASK_KINDS,
+            counters.task_restarts,
+        )
+        for name, text in GAUGES.items():
+            yield GaugeMetricFamily(_PREFIX + name, text, value=getattr(counters, name))
+        for name, (text, read) in self._gauges.items():
+            yield GaugeMetricFamily(_PREFIX + name, text, value=read())
+        yield self._slow_consumer_actions()
+        yield from self._collect_by_class()
+        yield from self._collect_by_version()
+        yield from self._collect_delivery()
+
+    def _slow_consumer_actions(self) -> Metric:
+        counters = self._counters
+        family = CounterMetricFamily(
+            _PREFIX + "slow_consumer_actions", "Actions against slow consumers.", labels=["action", "tier"]
+        )
+        for tier, counts in counters.slow_topic_actions.items():
+            for action in _TOPIC_ACTIONS:
+                family.add_metric([action.value, tier], counts[action.value])
+        disconnect = SlowConsumerAction.DISCONNECT.value
+        family.add_metric([disconnect, "any"], counters.slow_consumer_actions[disconnect])
+        return family
+
+    def _collect_by_class(self) -> Iterator[Metric]:
+        by_class = self._counters.by_class
+        for name, text in BY_CLASS.items():
+            family = CounterMetricFamily(_PREFIX + name, text, labels=[_CLASS])
+            for topic_class, counts in by_class.items():
+                family.add_metric([topic_class], getattr(counts, name))
             yield family
-        for name, text in _GAUGES.items():
-            yield GaugeMetricFamily(f"khala_node_{name}", text, value=getattr(counters, name))
-        for name, read in self._gauges.items():
-            yield GaugeMetricFamily(f"khala_node_{name}", name.replace("_", " "), value=read())
+        stale = CounterMetricFamily(_PREFIX + "stale_cursors", "Stale cursors.", labels=[_CLASS, "reason"])
+        replays = HistogramMetricFamily(
+            _PREFIX + "replay_duration_seconds",
+            "From subscribed to replay_complete, where there were frames to replay.",
+            labels=[_CLASS],
+        )
+        for topic_class, counts in by_class.items():
+            for reason in StaleReason:
+                stale.add_metric([topic_class, reason.value], counts.stale_cursors[reason.value])
+            durations = counts.replay_durations
+            replays.add_metric([topic_class], list(_buckets_of(durations)), durations.sum_s)
+        yield stale
+        yield replays
+
+    def _collect_by_version(self) -> Iterator[Metric]:
+        by_version = self._counters.by_version
+        for name, text in BY_VERSION.items():
+            family = CounterMetricFamily(_PREFIX + name, text, labels=[_VERSION])
+            for version, counts in by_version.items():
+                family.add_metric([version], getattr(counts, name))
+            yield family
+        clients = GaugeMetricFamily(_PREFIX + "clients_open", "Welcomed connections now.", labels=[_VERSION])
+        for version, counts in by_version.items():
+            clients.add_metric([version], counts.clients_open)
+        yield clients
+
+    def _collect_delivery(self) -> Iterator[Metric]:
+        state = self._counters.delivery
+        for name, text in DELIVERY.items():
+            yield GaugeMetricFamily(_PREFIX + name, text, value=getattr(state, name))
+        yield GaugeMetricFamily(
+            _PREFIX + "write_stall_max_seconds",
+            "Longest time for which bytes have waited and the kernel took none.",
+            value=state.write_stall_max_s,
+        )
+        for field, (name, text) in DELIVERY_BY_CLASS.items():
+            family = GaugeMetricFamily(_PREFIX + name, text, labels=[_CLASS])
+            for topic_class, delivery in state.by_class.items():
+                family.add_metric([topic_class], getattr(delivery, field))
+            yield family
+
+
+def watch_node(
+    metrics: MetricsRegistry,
+    counters: NodeCounters,
+    topics: TopicRegistry,
+    *,
+    pools: Mapping[str, PostgresPool],
+    driver: DriverWatch,
+) -> None:
+    """Register everything that a node says of itself; call once."""
+    gauges: dict[str, tuple[str, Callable[[], float]]] = {
+        "windows_bytes": ("Bytes of the windows of all topics.", lambda: topics.windows_bytes),
+        "position_check_age_seconds": (
+            "Time since the last position check that was answered.",
+            lambda: trio.current_time() - topics.checked_at,
+        ),
+    }
+    metrics.register(NodeCollector(counters, gauges))
+    metrics.register(driver)
+    watch_pools(metrics, pools)
+
+
+def _labelled(
+    name: str, text: str, label: str, known: Iterable[str], counts: Counter[str]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value in sorted({*known, *counts}):
+        family.add_metric([value], counts.get(value, 0))
+    return family
+
+
+def _buckets_of(durations: DurationCounts) -> Iterator[tuple[str, float]]:
+    total = 0
+    for bound, count in zip((*map(str, DURATION_BUCKETS_S), "+Inf"), durations.buckets, strict=True):
+        total += count
+        yield bound, total

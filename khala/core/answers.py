@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from khala_contracts.codec import Subscribed, SubscriptionMode
+from khala.core.subscription import EndedForbidden, EndedReleased, EndedStale, EndedTrouble
+from khala_contracts.codec import (
+    ErrorMessage,
+    ReplayComplete,
+    StaleCursor,
+    Subscribed,
+    SubscriptionMode,
+    Unsubscribed,
+    UnsubscribedReason,
+)
 
 if TYPE_CHECKING:
     from khala.core.classification import Observation
-    from khala.core.subscription import Subscription
+    from khala.core.subscription import Subscription, SubscriptionEnding
+    from khala_contracts.codec import ServerControl
 
 
 def subscribed_of(subscription: Subscription, observation: Observation) -> Subscribed:
@@ -25,3 +35,27 @@ def subscribed_of(subscription: Subscription, observation: Observation) -> Subsc
         mode=SubscriptionMode.LIVE if is_live else SubscriptionMode.REPLAYING,
         start_seq=subscription.start_seq,
     )
+
+
+def replay_complete_of(subscription: Subscription) -> ReplayComplete:
+    """Return the barrier at the end of a replay."""
+    return ReplayComplete(
+        topic=subscription.parsed.name,
+        through_seq=subscription.through_seq,
+        chain=subscription.through_chain,
+    )
+
+
+def ending_of(subscription: Subscription, ending: SubscriptionEnding) -> tuple[str, ServerControl]:
+    """Return the word for why a running subscription ends, and what its client is told."""
+    topic = subscription.parsed.name
+    match ending:
+        case EndedStale(reason, seen):
+            return f"stale_cursor.{reason.value}", StaleCursor.of(topic, reason, seen)
+        case EndedForbidden():
+            return "forbidden", Unsubscribed(topic, UnsubscribedReason.FORBIDDEN)
+        case EndedReleased():
+            return "slow_consumer", Unsubscribed(topic, UnsubscribedReason.SLOW_CONSUMER)
+        case EndedTrouble(reason, retry_after_s):
+            retry_after_ms = round(retry_after_s * 1000)
+            return reason.name, ErrorMessage.of(reason, topic=topic, retry_after_ms=retry_after_ms)

@@ -146,6 +146,20 @@ def _chain_at(seq: int, seen: Observation, row: CursorRow | None, *, chain_start
     return row.chain if row is not None else None
 
 
+def replay_bytes(position: int, seen: Observation, row: CursorRow | None) -> int:
+    """Return the encoded bytes after ``position``; 0 if the observation does not tell."""
+    before = _bytes_before(position, seen, row)
+    return 0 if before is None else seen.head_bytes_total - before
+
+
+def _bytes_before(position: int, seen: Observation, row: CursorRow | None) -> int | None:
+    if position == seen.floor_seq - 1:
+        return seen.floor_bytes_total
+    if position == seen.head_seq:
+        return seen.head_bytes_total
+    return row.bytes_total if row is not None else None
+
+
 def _judge_budget(
     position: int,
     seen: Observation,
@@ -154,13 +168,8 @@ def _judge_budget(
     chain_start: bytes,
     topic_class: TopicClass,
 ) -> Classification:
-    if position == seen.floor_seq - 1:
-        bytes_before = seen.floor_bytes_total
-    elif position == seen.head_seq:
-        bytes_before = seen.head_bytes_total
-    elif row is not None:
-        bytes_before = row.bytes_total
-    else:
+    bytes_before = _bytes_before(position, seen, row)
+    if bytes_before is None:
         # A retained row is missing: the observation contradicts itself. The journal reader
         # raises Unavailable before it comes to this (INV-5: trouble is never a stale cursor).
         msg = f"no journal row at seq={position} of topic={seen.topic}"

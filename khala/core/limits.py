@@ -5,12 +5,15 @@ Bytes and frames are inclusive: at N all is well, N + 1 is refused or acted on.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import attrs
+from attrs.validators import ge, gt
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
+
+ReleaseAction = Literal["release", "disconnect"]
 
 
 @attrs.frozen
@@ -29,6 +32,23 @@ class NodeLimits:
     heartbeat_interval_s: float = 15.0
     dead_after_s: float = 45.0
     write_stall_timeout_s: float = 10.0
+
+    # Slow consumers, by the age of the first unsent frame (core/slow_consumer.py).
+    lagging_after_hot_s: float = 1.0
+    lagging_after_warm_s: float = 2.0
+    lagging_after_cold_s: float = 5.0
+    release_after_hot_s: float = 30.0
+    release_after_warm_s: float = 120.0
+    release_after_cold_s: float = 600.0
+    # What happens there: the topic is released, or the connection ends with slow_consumer.
+    release_action_hot: ReleaseAction = "release"
+    release_action_warm: ReleaseAction = "release"
+    release_action_cold: ReleaseAction = "release"
+    slow_rate_window_s: float = attrs.field(default=10.0, validator=gt(0))
+    # This many releases within the window end the connection instead.
+    releases_max: int = attrs.field(default=3, validator=ge(1))
+    releases_window_s: float = 300.0
+
     # How long a closing connection may take to drain and to answer the close.
     close_timeout_s: float = 2.0
     # Time between two looks at all deadlines; each deadline above is exact to this.
@@ -53,10 +73,21 @@ class NodeLimits:
 
     held_records_max: int = 64
     held_max_bytes: int = 1 * MIB
+    # Records that a topic has not looked at yet; as many as may be held. Smaller than two records of
+    # 512 KiB: a burst of large ones is read from the journal although it has arrived.
+    inbox_max_bytes: int = 4 * MIB
     heal_delay_s: float = 0.020
     position_check_interval_s: float = 0.5
+    # At most this many position checks per second when drivers say that they have lost something.
+    position_checks_per_s: float = 50.0
     # Topics outlive their last subscriber so that a reconnect finds them warm.
     topic_linger_s: float = 30.0
+
+    # What the node remembers to explain deliveries (core/delivery_trace.py): about 200 bytes for
+    # each mark of a topic, 250 for each subscription.
+    trace_marks_max: int = attrs.field(default=192, validator=ge(4))
+    trace_topics_max: int = 1_024
+    trace_subscriptions_max: int = 4_096
 
     # Fan-out gives other tasks a turn after whichever comes first.
     fanout_quantum_s: float = 0.001

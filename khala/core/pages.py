@@ -32,6 +32,8 @@ class Page:
     last_chain: bytes
     observation: Observation
     ends: list[int]
+    # The row after last_seq, if its bytes are not its frame: the page was cut before it.
+    unreadable_seq: int | None = None
     # Subscriptions that still send from this page; the reader's byte budget is freed at zero.
     users: int = attrs.field(default=0, init=False)
 
@@ -47,6 +49,21 @@ class Page:
     ) -> Page:
         """Make a page from the joined entries and the size of each in bytes."""
         return cls(after_seq, blob, last_chain, observation, list(accumulate(sizes)))
+
+    def cut(self, count: int) -> Page:
+        """Return the first ``count`` frames; the one after them cannot be read.
+
+        The chain at the new end is not known; nothing that is replayed needs it.
+        """
+        ends = self.ends[:count]
+        return Page(
+            self.after_seq,
+            self.blob[: ends[-1]] if ends else b"",
+            b"",
+            self.observation,
+            ends,
+            unreadable_seq=self.after_seq + count + 1,
+        )
 
     @property
     def last_seq(self) -> int:

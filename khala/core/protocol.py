@@ -51,13 +51,15 @@ class RemoteProtocolError(Exception):
 
     Attributes:
         reason: What to send and to close with.
+        retry_after_ms: When the client may come back at the earliest; 0: no particular time.
         details: Machine-readable facts for the error message.
     """
 
-    def __init__(self, reason: ReasonCode, **details: str) -> None:
+    def __init__(self, reason: ReasonCode, *, retry_after_ms: int = 0, **details: str) -> None:
         """Keep the reason and the facts."""
         super().__init__(f"{reason.name} {details}")
         self.reason = reason
+        self.retry_after_ms = retry_after_ms
         self.details = details
 
 
@@ -97,7 +99,10 @@ class ConnectionProtocol:
         if self.phase is Phase.CLOSING:
             return None
         if not self._messages.take(now):
-            raise RemoteProtocolError(reason_codes.RATE_LIMITED)
+            limits = self.limits
+            # As long as the rate needs for the burst that was used up.
+            wait_s = limits.client_messages_burst / limits.client_messages_per_s
+            raise RemoteProtocolError(reason_codes.RATE_LIMITED, retry_after_ms=round(wait_s * 1000))
         if data is None:
             return None
         message = self._decode_untrusted(data)
@@ -122,8 +127,9 @@ class ConnectionProtocol:
                 return codec.decode_client_message_json_untrusted(data)
             return codec.decode_client_message_untrusted(data)
         except codec.WireError as exc:
-            details = {"field": exc.field} if exc.field else {}
-            raise RemoteProtocolError(exc.reason, **details) from exc
+            if exc.field:
+                raise RemoteProtocolError(exc.reason, field=exc.field) from exc
+            raise RemoteProtocolError(exc.reason) from exc
 
     def _check_count(self, message: Subscribe | Unsubscribe | Renew) -> None:
         if isinstance(message, Renew):
@@ -150,7 +156,11 @@ class ConnectionProtocol:
             RemoteProtocolError: rate_limited, once there were too many in the window.
         """
         if self._denials.exceeds(now):
-            raise RemoteProtocolError(reason_codes.RATE_LIMITED, limit="denied_subscribes_max")
+            raise RemoteProtocolError(
+                reason_codes.RATE_LIMITED,
+                retry_after_ms=round(self.limits.denied_subscribes_window_s * 1000),
+                limit="denied_subscribes_max",
+            )
 
 
 def check_versions(hello: Hello) -> None:

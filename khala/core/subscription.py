@@ -11,14 +11,18 @@ only applying moves. Invariants (INV-3):
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
+from khala_contracts import reason_codes
+
 if TYPE_CHECKING:
     from khala.core.classification import Observation, SubscriptionStart
+    from khala.core.delivery_trace import SubscriptionNote
     from khala.core.pages import Page
     from khala_contracts.codec import StaleReason
+    from khala_contracts.reason_codes import ReasonCode
     from khala_contracts.sync_claims import SyncClaims, TopicGrant
     from khala_contracts.topics import ParsedTopic
 
@@ -36,7 +40,36 @@ class EndedForbidden:
     """The right by which the topic was granted no longer holds."""
 
 
-SubscriptionEnding = EndedStale | EndedForbidden
+@attrs.frozen
+class EndedReleased:
+    """The client takes it more slowly than it grows; its cursor stays valid."""
+
+
+@attrs.frozen
+class EndedTrouble:
+    """The next frame cannot be had; the cursor stays valid.
+
+    Attributes:
+        reason: unavailable if the journal could not be read, internal if the row itself is broken.
+    """
+
+    reason: ReasonCode
+    retry_after_s: float
+
+
+# The next row is not its frame. Asking again is of use when somebody has mended it.
+ENDED_UNREADABLE: Final = EndedTrouble(reason_codes.INTERNAL, retry_after_s=5.0)
+
+SubscriptionEnding = EndedStale | EndedForbidden | EndedReleased | EndedTrouble
+
+
+class FrameUnreadableError(Exception):
+    """The frame after a position cannot be encoded for this client; what is stored is broken."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        """Name whose frame it was to be."""
+        super().__init__(f"topic={subscription.parsed.name} seq={subscription.position + 1}")
+        self.subscription = subscription
 
 
 class DeliverySink(Protocol):
@@ -45,6 +78,13 @@ class DeliverySink(Protocol):
     # Whether nothing waits for this socket, so that a topic may write to it at once. A plain
     # attribute: it is read once for every delivery.
     is_direct: bool
+
+    @property
+    def backlogged_since(self) -> float | None:
+        """Since when it has always had bytes waiting; None if nothing waits."""
+
+    def unsent_part(self, subscription: Subscription) -> float:
+        """Return how many frames, in parts too, of its last chunk the kernel has not taken."""
 
     def send_direct(self, subscription: Subscription, framed: bytes, end_seq: int) -> None:
         """Write a range that starts right after the position; what the kernel leaves is kept."""
@@ -66,6 +106,12 @@ class RangeSource(Protocol):
     @property
     def head_chain(self) -> bytes:
         """Chain at ``head_seq``."""
+
+    def appended_at(self, seq: int) -> float | None:
+        """When the frame entered the window, or shortly after that; None if it is not known."""
+
+    def holds_after(self, position: int) -> bool:
+        """Whether the window has everything after ``position``."""
 
     def frame_range(
         self, subscription: Subscription, *, max_bytes: int, is_text: bool
@@ -107,11 +153,17 @@ class Subscription:
     # The barrier: replay_complete is sent when position reaches it.
     through_seq: int
     through_chain: bytes
+    note: SubscriptionNote
+    # Encoded bytes of the frames up to the barrier, and monotonic time of `subscribed`.
+    replay_bytes: int = 0
+    began_at: float = 0.0
     is_replaying: bool = True
     page: Page | None = None
     deficit_bytes: int = 0
     is_active: bool = True
     is_waiting_for_page: bool = False
+    # Frames of the last chunk that did not leave at once.
+    chunk_frames: int = 0
     # Last head announced to this client by a heartbeat.
     announced_seq: int = -1
 

@@ -8,7 +8,7 @@ its next tick, a subscribe by the client.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from khala.core.classification import CursorRow, HeadRights, Observation
 from khala.core.pages import Page
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from khala_service.secret import Secret
 
 _QUERIES = "khala.adapters.postgres.queries"
+# A page is 512 KiB, read in milliseconds. Longer: after a network that swallowed packets, replays hang
+# on dead connections (this and the pool's grace) for longer than SPEC gives a stream to resume.
+STATEMENT_TIMEOUT_MS: Final = 2_000
+POSITION_TIMEOUT_MS: Final = 1_000
+ACQUIRE_TIMEOUT_S: Final = 2.0
+# Besides those of replays and heals, so that a subscribe does not wait for sixteen pages.
+SUBSCRIBE_CONNECTIONS: Final = 4
 
 
 class PostgresJournalReader:
@@ -40,6 +47,11 @@ class PostgresJournalReader:
         self._observe_sql = load_queries(_QUERIES, "observe")
         self._page_sql = load_queries(_QUERIES, "read_page")
         self._heads_sql = load_queries(_QUERIES, "read_heads")
+
+    @property
+    def pools(self) -> dict[str, PostgresPool]:
+        """The connections, by what they are for."""
+        return {"readers": self._readers, "position": self._position}
 
     async def observe(self, asked: Sequence[tuple[TopicName, int]]) -> list[ObservedTopic]:
         """Return each topic and its journal row at the asked seq; see JournalReader."""
@@ -90,6 +102,7 @@ class PostgresJournalReader:
     async def check(self) -> str | None:
         """Return None if the journal answers and has a lineage, else why not."""
         try:
+            await self._position.measure_clock_skew()
             rows = await self._position.fetch("SELECT 1 FROM runtime.lineage WHERE is_current")
         except (Unavailable, SerializationTrouble):
             return "journal_unreachable"
@@ -158,16 +171,19 @@ async def open_journal_reader(dsn: Secret, limits: NodeLimits) -> AsyncIterator[
         open_pool(
             dsn,
             application_name="khala-node",
-            min_size=1,
-            max_size=limits.journal_readers_max,
+            # Nothing before the first use: a node whose database is away must listen at once.
+            min_size=0,
+            max_size=limits.journal_readers_max + SUBSCRIBE_CONNECTIONS,
+            statement_timeout_ms=STATEMENT_TIMEOUT_MS,
+            acquire_timeout_s=ACQUIRE_TIMEOUT_S,
         ) as readers,
         open_pool(
             dsn,
             application_name="khala-node-position",
-            min_size=1,
+            min_size=0,
             max_size=1,
-            statement_timeout_ms=2_000,
-            acquire_timeout_s=2.0,
+            statement_timeout_ms=POSITION_TIMEOUT_MS,
+            acquire_timeout_s=ACQUIRE_TIMEOUT_S,
         ) as position,
     ):
         yield PostgresJournalReader(readers, position, limits)

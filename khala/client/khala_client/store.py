@@ -304,6 +304,14 @@ class SqliteStore:
                 return
             after_seq = rows[-1][0]
 
+    def list_namespaces(self, topic: TopicName) -> tuple[str, ...]:
+        """Return whose histories of ``topic`` this file keeps; for whoever inspects it."""
+        with self._mutex, _translated(self._path):
+            rows = self._connection.execute(
+                "SELECT namespace FROM cursors WHERE topic = ? ORDER BY namespace", (topic,)
+            ).fetchall()
+        return tuple(namespace for (namespace,) in rows)
+
     def list_cursors(self) -> tuple[Cursor, ...]:
         """Return the committed cursors of this namespace, by topic."""
         with self._mutex, _translated(self._path):

@@ -22,8 +22,10 @@ from trio.testing import wait_all_tasks_blocked
 from fanout_drivers.memory import MemoryDriver
 from khala.actors.commands import ClientCommands
 from khala.actors.connection import Connection
+from khala.actors.page_reads import PageReads
 from khala.actors.registry import TopicRegistry
 from khala.actors.replay import PageReader
+from khala.actors.supervision import Supervisor
 from khala.actors.sweeper import run_sweeper
 from khala.core.counters import NodeCounters
 from khala.core.limits import NodeLimits
@@ -78,12 +80,16 @@ class CrashLog:
     """Remembers contained crashes; a test that expects none checks that at its end."""
 
     crashes: list[BaseException] = attrs.field(factory=list)
+    # Kind and name of each.
+    named: list[tuple[str, str]] = attrs.field(factory=list)
 
-    def topic_crashed(self, topic: str, restart_in_s: float, exc: BaseException) -> None:
-        """Remember it; see TopicLog of the registry."""
-        assert topic
-        assert restart_in_s > 0
+    def task_crashed(
+        self, kind: str, name: str, exc: BaseException, *, restart_in_s: float | None = None
+    ) -> None:
+        """Remember it; see CrashLog of the supervision."""
+        assert restart_in_s is None or restart_in_s > 0
         self.crashes.append(exc)
+        self.named.append((kind, name))
 
 
 @attrs.define(eq=False)
@@ -166,12 +172,14 @@ class NodeUnderTest:
     limits: NodeLimits
     counters: NodeCounters
     registry: TopicRegistry
+    reads: PageReads
     pages: PageReader
     commands: ClientCommands
     tokens: FakeTokens
     control: FakeControl
     clock: FakeClock
     crash_log: CrashLog
+    supervisor: Supervisor
     signer: RecordSigner = attrs.field(factory=lambda: RecordSigner(KEY_ID, KEY))
     connections: set[Connection] = attrs.field(factory=set)
     ids: CountingIds = attrs.field(factory=CountingIds)
@@ -212,6 +220,7 @@ class NodeUnderTest:
             counters=self.counters,
             commands=self.commands,
             origin_policy=ExactOrigins(frozenset({"https://app.example"})),
+            supervisor=self.supervisor,
         )
         peer = ScriptedPeer(connection.emit)
         peer.request = peer_request  # type: ignore[assignment]
@@ -287,17 +296,24 @@ async def open_node(
     counters, crash_log, clock = NodeCounters(), CrashLog(), FakeClock()
     tokens, control = FakeTokens(), FakeControl()
     async with driver.open_subscriber() as subscriber, trio.open_nursery() as nursery:
-        pages = PageReader(nursery, journal=journal, limits=limits, counters=counters, rng=FixedRng())
+        supervisor = Supervisor(counters, crash_log)
+        reads = PageReads(
+            journal, readers_max=limits.journal_readers_max, counters=counters, supervisor=supervisor
+        )
+        pages = PageReader(
+            nursery, reads=reads, limits=limits, counters=counters, supervisor=supervisor, rng=FixedRng()
+        )
         registry = TopicRegistry(
             nursery,
             subscriber=subscriber,
             verifier=RecordVerifier({KEY_ID: KEY}),
             journal=journal,
+            reads=reads,
             pages=pages,
             ranges=ranges or RangeCache(limits.shared_ranges_max_bytes),
             limits=limits,
             counters=counters,
-            log=crash_log,
+            supervisor=supervisor,
         )
         commands = ClientCommands(
             node_id="node-1",
@@ -310,12 +326,10 @@ async def open_node(
             topics=registry,
         )
         node = NodeUnderTest(
-            nursery, journal, driver, limits, counters, registry, pages, commands, tokens, control,
-            clock, crash_log,
+            nursery, journal, driver, limits, counters, registry, reads, pages, commands, tokens, control,
+            clock, crash_log, supervisor,
         )  # fmt: skip
-        nursery.start_soon(registry.run_pump)
-        nursery.start_soon(registry.run_position_check)
-        nursery.start_soon(registry.run_linger)
+        registry.start()
         nursery.start_soon(_sweep, node)
         yield node
         nursery.cancel_scope.cancel()

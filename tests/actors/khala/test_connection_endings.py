@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from khala.actors.connection import COMMANDS_MAX
 from khala.core.limits import NodeLimits
 from khala.core.protocol import Phase
 from khala_contracts import reason_codes
@@ -87,6 +88,9 @@ async def test_too_many_messages(autojump_clock: MockClock, count: int) -> None:
                 client.say(ClientHeartbeat())
         await node.settle()
         assert client.close_code == (None if count == 600 else 4003)
+        # The time in which the rate regains the burst.
+        waits = [error.retry_after_ms for error in client.take_all(ErrorMessage)]
+        assert waits == ([] if count == 600 else [6_000])
 
 
 async def test_first_message_is_no_hello(autojump_clock: MockClock) -> None:
@@ -127,7 +131,7 @@ async def test_a_stalled_client_is_closed(autojump_clock: MockClock) -> None:
         assert other.seqs(TOPIC) == up_to(13)
         await trio.sleep(2.5)
         assert not stalled.is_served
-        assert node.counters.slow_consumer_actions == {"disconnect": 1}
+        assert node.counters.slow_consumer_actions == {"throttle": 1, "disconnect": 1}
         assert node.counters.closes == {"slow_consumer": 1}
         # The node has kept nothing for it but the one remainder that it could not send.
         other.unsubscribe(TOPIC)
@@ -395,3 +399,28 @@ async def test_closing_twice_says_the_first_reason(autojump_clock: MockClock) ->
         await node.settle()
         assert (client.take(ErrorMessage).code, client.close_code) == ("draining", 4000)
         assert_nothing_is_left(node, client)
+
+
+async def test_we_do_not_read_and_it_is_not_dead(autojump_clock: MockClock) -> None:
+    """A client whose commands wait for the journal is not read, and not taken for dead because of that."""
+    log = log_of(TOPIC, 3)
+    async with open_node(log) as node:
+        client = await node.connect(TOPIC)
+        node.journal.hold("observe")
+        for _ in range(COMMANDS_MAX + 2):
+            client.subscribe(TOPIC)
+        await node.settle()
+        read = client.peer.messages_read
+        for _ in range(12):
+            client.say(ClientHeartbeat())
+            await trio.sleep(10)
+        assert client.peer.messages_read == read  # nothing of it was heard
+        assert client.close_code is None
+        node.journal.open_gate("observe")
+        await node.settle()
+        assert client.seqs(TOPIC) == [1, 2, 3]
+        # From here on it counts again.
+        await trio.sleep(44.5)
+        assert client.close_code is None
+        await trio.sleep(1)
+        assert client.close_code == 4002

@@ -10,6 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from khala.actors.listener import Listener
+from khala.actors.supervision import Supervisor
 from khala.core.counters import NodeCounters
 from khala.core.limits import NodeLimits
 from khala.core.origin_policy import ExactOrigins
@@ -76,10 +77,28 @@ class CrashLog:
 
     crashed: list[str] = attrs.field(factory=list)
 
-    def connection_crashed(self, connection_id: str, exc: BaseException) -> None:
+    def task_crashed(
+        self, kind: str, name: str, exc: BaseException, *, restart_in_s: float | None = None
+    ) -> None:
+        """Remember it; see CrashLog of the supervision."""
+        assert kind == "connection"
+        self.crashed.append(name)
+
+
+@attrs.define
+class LifeLog:
+    """Remembers which connections were opened, and how each ended."""
+
+    opened: list[str] = attrs.field(factory=list)
+    closed: list[tuple[str, str]] = attrs.field(factory=list)
+
+    def connection_opened(self, connection: Connection) -> None:
         """Remember it; see ConnectionLog."""
-        assert exc is not None
-        self.crashed.append(connection_id)
+        self.opened.append(connection.connection_id)
+
+    def connection_closed(self, connection: Connection) -> None:
+        """Remember it; see ConnectionLog."""
+        self.closed.append((connection.connection_id, connection.ended_as))
 
 
 @attrs.define(eq=False)
@@ -90,6 +109,7 @@ class ListenerUnderTest:
     acceptor: QueueAcceptor
     counters: NodeCounters
     log: CrashLog
+    lives: LifeLog
     drain: trio.Event
     peers: dict[ByteTransport, ScriptedPeer]
     has_returned: bool = False
@@ -108,7 +128,7 @@ class ListenerUnderTest:
 async def open_listener(limits: NodeLimits | None = None) -> AsyncIterator[ListenerUnderTest]:
     """Run a listener."""
     limits = limits or NodeLimits()
-    counters, log, peers = NodeCounters(), CrashLog(), {}
+    counters, log, lives, peers = NodeCounters(), CrashLog(), LifeLog(), {}
 
     def make_peer(transport: ByteTransport, connection: Connection) -> ScriptedPeer:
         peers[transport] = ScriptedPeer(connection.emit)
@@ -121,9 +141,12 @@ async def open_listener(limits: NodeLimits | None = None) -> AsyncIterator[Liste
         commands=Welcoming(),
         origin_policy=ExactOrigins(frozenset()),
         make_peer=make_peer,
-        log=log,
+        supervisor=Supervisor(counters, log),
+        log=lives,
     )
-    under_test = ListenerUnderTest(listener, QueueAcceptor.with_backlog(), counters, log, trio.Event(), peers)
+    under_test = ListenerUnderTest(
+        listener, QueueAcceptor.with_backlog(), counters, log, lives, trio.Event(), peers
+    )
 
     async def listen() -> None:
         await listener.serve(under_test.acceptor, under_test.drain)
@@ -202,6 +225,26 @@ async def test_drain(autojump_clock: MockClock) -> None:
         assert late.take() == b""
 
 
+async def test_every_life_is_reported_once(autojump_clock: MockClock) -> None:
+    """OBS-08: opened and closed with the id, and the reason of the end: ours, the client's, or none."""
+    async with open_listener() as under_test:
+        transports = [await under_test.connect() for _ in range(4)]
+        under_test.peers[transports[0]].leave(1001)
+        under_test.peers[transports[1]].vanish()
+        under_test.peers[transports[2]].say(encode_client_message(Unsubscribe(("x",))))
+        await wait_all_tasks_blocked()
+        under_test.drain.set()
+        await wait_all_tasks_blocked()
+        assert under_test.lives.opened == ["con_1", "con_2", "con_3", "con_4"]
+        assert dict(under_test.lives.closed) == {
+            "con_1": "1001",
+            "con_2": "1006",
+            "con_3": "internal",
+            "con_4": "draining",
+        }
+        assert len(under_test.lives.closed) == 4
+
+
 async def test_drain_of_clients_that_do_not_leave(autojump_clock: MockClock) -> None:
     """A client that neither reads nor answers holds the drain up for close_timeout_s only."""
     async with open_listener() as under_test:
@@ -227,3 +270,19 @@ async def test_drain_has_a_deadline(autojump_clock: MockClock) -> None:
         assert not under_test.has_returned
         await trio.sleep(0.2)
         assert under_test.has_returned
+
+
+async def test_a_thousand_connections_leave_no_task(autojump_clock: MockClock) -> None:
+    """ARC-13: after 1,000 clients have come and gone, in every way, no task of theirs is left."""
+    limits = NodeLimits(admission_burst=1_000, handshakes_max=1_000)
+    async with open_listener(limits) as under_test:
+        await wait_all_tasks_blocked()
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        clients = [await under_test.connect(says_hello=number % 3 > 0) for number in range(1_000)]
+        for number, client in enumerate(clients):
+            peer = under_test.peers[client]
+            (peer.leave, peer.vanish)[number % 2]()
+        await wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().tasks_living == tasks
+        assert under_test.counters.connections_open == 0
+        assert under_test.listener.connections == set()

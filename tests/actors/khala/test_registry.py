@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 import trio
 
-from fanout_drivers.base import PositionUnknown
+from fanout_drivers.base import DriverCounters
+from fanout_drivers.delivery_queue import DeliveryQueue
 from fanout_drivers.memory import MemoryDriver, MemorySubscriber
 from khala.core.limits import NodeLimits
 from khala_contracts.codec import CursorStart
-from khala_contracts.topics import TopicName
 from tests.actors.khala.fake_journal import log_of
 from tests.actors.khala.node_under_test import open_node
 from tests.actors.khala.simulated_transport import SimulatedTransport
@@ -20,7 +19,7 @@ from tests.topic_log import LINEAGE, run_topic
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
-    from fanout_drivers.base import Delivery
+    from khala_contracts.topics import TopicName
 
 TOPIC, OTHER_TOPIC = run_topic(1), run_topic(2)
 
@@ -142,7 +141,7 @@ class _SlowToJoin(MemorySubscriber):
 async def test_a_client_that_leaves_while_its_topic_opens(autojump_clock: MockClock) -> None:
     """A subscribe that is cancelled in the driver releases the topic: it goes like any idle one."""
     async with open_node(log_of(TOPIC, 3)) as node:
-        node.registry._subscriber = _SlowToJoin(1_000, 1 << 30)
+        node.registry._subscriber = _SlowToJoin(DeliveryQueue(DriverCounters()))
         client = await node.follow(TOPIC)
         assert node.registry._topics[TOPIC.name].pending_joins == 1
         client.peer.vanish()
@@ -166,7 +165,7 @@ async def test_a_topic_that_is_reopened_while_it_stops(autojump_clock: MockClock
     log = log_of(TOPIC, 3)
     driver = MemoryDriver()
     async with open_node(log, driver=driver, limits=NodeLimits(position_check_interval_s=1_000)) as node:
-        slow = _SlowToLeave(1_000, 1 << 30)
+        slow = _SlowToLeave(DeliveryQueue(DriverCounters()))
         driver._subscribers.append(slow)
         node.registry._subscriber = slow
         node.nursery.start_soon(node.registry.run_pump)
@@ -305,54 +304,3 @@ async def test_records_of_topics_that_nobody_follows(autojump_clock: MockClock) 
         assert node.counters.records_forged == 0
         await node.commit(log)
         assert client.seqs(TOPIC) == up_to(4)
-
-
-class _Reconnecting(MemorySubscriber):
-    """A driver's end that can lose its connection."""
-
-    def say_unknown(self, *topics: TopicName) -> None:
-        """Say that something may have been missed, in these topics or in all."""
-        self._dropped_topics.update(topics or (ALL,))
-        self._waiting.unpark()
-
-    async def receive(self) -> Delivery:
-        """Return the next message or notice."""
-        delivery = await super().receive()
-        return PositionUnknown() if delivery == PositionUnknown(frozenset({ALL})) else delivery
-
-
-ALL = TopicName("*")
-
-
-@pytest.mark.parametrize("topics", [(TOPIC.name, run_topic(9).name), ()])
-async def test_position_unknown_reaches_the_topics_concerned(
-    autojump_clock: MockClock, topics: tuple[TopicName, ...]
-) -> None:
-    """A notice about some topics reads those; one about all reads all; unknown names are nobody."""
-    logs = [log_of(TOPIC, 1), log_of(OTHER_TOPIC, 1)]
-    async with open_node(*logs) as node:
-        subscriber = _Reconnecting(10, 1_000)
-        node.registry._subscriber = subscriber
-        node.nursery.start_soon(node.registry.run_pump)
-        await node.follow(TOPIC, OTHER_TOPIC)
-        before = len(node.journal.pages_asked)
-        subscriber.say_unknown(*topics)
-        await trio.sleep(0.001)
-        asked = {name for name, _ in node.journal.pages_asked[before:]}
-        assert asked == ({TOPIC.name} if topics else {TOPIC.name, OTHER_TOPIC.name})
-
-
-async def test_position_unknown_before_the_first_head(autojump_clock: MockClock) -> None:
-    """A topic that has not learned its head yet is about to read it anyway."""
-    log = log_of(TOPIC, 3)
-    async with open_node(log) as node:
-        subscriber = _Reconnecting(10, 1_000)
-        node.registry._subscriber = subscriber
-        node.nursery.start_soon(node.registry.run_pump)
-        node.journal.hold("observe")
-        client = await node.follow(TOPIC)
-        subscriber.say_unknown()
-        await node.settle()
-        node.journal.open_gate("observe")
-        await node.settle()
-        assert client.seqs(TOPIC) == up_to(3)

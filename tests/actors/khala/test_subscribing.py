@@ -228,10 +228,11 @@ async def test_denied_subscribes(autojump_clock: MockClock, count: int, is_close
         client = await node.connect()
         client.subscribe(*(run_topic(number) for number in range(count)))
         await node.settle()
-        codes = [error.code for error in client.take_all(ErrorMessage)]
-        assert codes[:19] == ["forbidden"] * 19
+        errors = client.take_all(ErrorMessage)
+        assert [error.code for error in errors[:19]] == ["forbidden"] * 19
         assert client.close_code == (4003 if is_closed else None)
-        assert (codes[-1] == "rate_limited") is is_closed
+        assert (errors[-1].code == "rate_limited") is is_closed
+        assert errors[-1].retry_after_ms == (60_000 if is_closed else 0)
 
 
 async def test_denied_subscribes_of_a_minute_ago_count_no_more(autojump_clock: MockClock) -> None:

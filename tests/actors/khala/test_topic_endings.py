@@ -310,7 +310,7 @@ async def test_subscribers_leave_during_a_yield_of_fan_out(autojump_clock: MockC
 
         def leave() -> None:
             for index in leavers:
-                crowd[index][0].connection.remove_subscription(TOPIC.name)
+                crowd[index][0].connection.remove_subscription(TOPIC.name, "asked")
 
         crowd[25][1].on_send = leave
         await node.commit(log)

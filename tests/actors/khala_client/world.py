@@ -303,7 +303,14 @@ class World:
             return problem(reason_codes.NOT_FOUND)
         log = self.logs[topic]
         return success(
-            m.TopicInfo(topic=topic, lineage=log.lineage, head_seq=log.head_seq, floor_seq=log.floor_seq)
+            m.TopicInfo(
+                topic=topic,
+                lineage=log.lineage,
+                head_seq=log.head_seq,
+                head_chain=log.chains[log.head_seq],
+                floor_seq=log.floor_seq,
+                floor_chain=log.chains[log.floor_seq - 1],
+            )
         )
 
     # -- WebSocket -------------------------------------------------------------------------------

@@ -1,9 +1,24 @@
-"""``subscribed`` states the observation that was judged."""
+"""What a client is told about one topic: where it begins, where its replay ends, why it ends."""
 
 import pytest
 
-from khala.core.answers import subscribed_of
-from khala_contracts.codec import SubscriptionMode
+from khala.core.answers import ending_of, replay_complete_of, subscribed_of
+from khala.core.subscription import (
+    ENDED_UNREADABLE,
+    EndedForbidden,
+    EndedReleased,
+    EndedStale,
+    EndedTrouble,
+)
+from khala_contracts import reason_codes
+from khala_contracts.codec import (
+    ErrorMessage,
+    StaleCursor,
+    StaleReason,
+    SubscriptionMode,
+    Unsubscribed,
+    UnsubscribedReason,
+)
 from khala_contracts.topics import Tier
 from tests.range_source import live_subscription, replaying_subscription
 from tests.topic_log import LINEAGE, TopicLog
@@ -32,3 +47,36 @@ def test_a_repeated_answer_keeps_the_start() -> None:
     subscription.advance(11)
     answer = subscribed_of(subscription, log.observe())
     assert (answer.mode, answer.start_seq, answer.head_seq) == (SubscriptionMode.LIVE, 7, 12)
+
+
+def test_the_end_of_a_replay() -> None:
+    """The barrier names the position and the chain that were promised by ``subscribed``."""
+    answer = replay_complete_of(replaying_subscription(position=10, through_seq=10))
+    assert (answer.topic, answer.through_seq) == (TopicLog().topic.name, 10)
+
+
+def test_endings() -> None:
+    """Each ending has one answer: a verdict by rule, a denial, a release, or trouble with a time."""
+    subscription, seen = live_subscription(position=7), TopicLog().observe()
+    topic = subscription.parsed.name
+    stale = EndedStale(StaleReason.RETENTION_EXPIRED, seen)
+    assert ending_of(subscription, stale) == (
+        "stale_cursor.retention_expired",
+        StaleCursor.of(topic, StaleReason.RETENTION_EXPIRED, seen),
+    )
+    assert ending_of(subscription, EndedForbidden()) == (
+        "forbidden",
+        Unsubscribed(topic, UnsubscribedReason.FORBIDDEN),
+    )
+    assert ending_of(subscription, EndedReleased()) == (
+        "slow_consumer",
+        Unsubscribed(topic, UnsubscribedReason.SLOW_CONSUMER),
+    )
+    assert ending_of(subscription, ENDED_UNREADABLE) == (
+        "internal",
+        ErrorMessage.of(reason_codes.INTERNAL, topic=topic, retry_after_ms=5_000),
+    )
+    assert ending_of(subscription, EndedTrouble(reason_codes.UNAVAILABLE, 2.0)) == (
+        "unavailable",
+        ErrorMessage.of(reason_codes.UNAVAILABLE, topic=topic, retry_after_ms=2_000),
+    )

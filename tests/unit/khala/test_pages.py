@@ -71,3 +71,12 @@ def test_joined_and_entries_agree(position: int, end: int) -> None:
     assert b"".join(entries) == page.joined(position, end)
     assert [len(entry) for entry in entries] == list(range(position - 99, end - 99))
     assert page.first_size(position) == len(entries[0])
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_cut(count: int) -> None:
+    """A page ends before the row that cannot be read, and says which it is."""
+    page = _page(4).cut(count)
+    assert (page.last_seq, page.unreadable_seq) == (100 + count, 101 + count)
+    assert page.blob == b"".join(b"%d" % size * size for size in range(1, count + 1))
+    assert [page.covers(position) for position in range(99, 105)].count(True) == count

@@ -204,7 +204,7 @@ def test_a_gap_resumes_and_ignores_the_rest() -> None:
     assert follow.rule is not None
     assert follow.rule.seq == 2
     assert not follow.is_askable
-    assert follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.ASKED)) == ()
+    assert follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.ASKED), 0.0) == ()
     assert follow.is_askable
     assert follow.ask().start == CursorStart(2, LINEAGE, log.chains[2])
 
@@ -215,7 +215,7 @@ def test_a_path_that_keeps_losing_frames_is_given_up() -> None:
     log.append(40)
     for _ in range(GAPS_PER_CONNECTION_MAX):
         assert isinstance(feed(follow, log, 9)[-1], GapSeen)
-        follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.ASKED))
+        follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.ASKED), 0.0)
         subscribed(follow, log)
     with pytest.raises(RemoteProtocolError, match="lost frames 4 times"):
         feed(follow, log, 9)
@@ -230,7 +230,7 @@ def test_what_was_applied_before_a_violation_is_delivered() -> None:
     log.append(40)
     for _ in range(GAPS_PER_CONNECTION_MAX):
         feed(follow, log, 30)
-        follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.ASKED))
+        follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.ASKED), 0.0)
         subscribed(follow, log)
     with pytest.raises(RemoteProtocolError) as violation:
         feed(follow, log, 2, 3, 9)
@@ -318,22 +318,47 @@ def test_a_lost_tail_is_found_by_the_second_heartbeat() -> None:
 
 
 def test_a_release_keeps_the_cursor() -> None:
-    """slow_consumer is no fault of the cursor: it is asked again."""
+    """slow_consumer is no fault of the cursor: it is asked again, after a wait."""
     follow, log = live_at(2)
-    assert follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.SLOW_CONSUMER)) == (
-        Released(TOPIC),
-    )
+    (released,) = follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.SLOW_CONSUMER), 10.0)
+    assert isinstance(released, Released)
+    assert 0 < released.delay_s <= 0.25
+    assert not follow.is_askable
+    assert follow.next_wakeup_s() == 10.0 + released.delay_s
+    follow.tick(10.0 + released.delay_s)
     assert follow.is_askable
     assert follow.ask().start == CursorStart(2, LINEAGE, log.chains[2])
     # The ack of an unsubscribe that crossed the release is about the subscription before.
-    assert follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.ASKED)) == ()
+    assert follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.ASKED), 11.0) == ()
     assert follow.state is FollowState.ASKED
+
+
+def test_releases_back_off() -> None:
+    """Each one within a minute doubles the longest wait; a minute without one forgives them."""
+    log = log_of(1)
+    follow = TopicFollow(TOPIC, "beginning", rng=Highest())
+    waits: list[float] = []
+    for at_s in (0.0, 30.0, 60.0, 125.0):
+        subscribed(follow, log)
+        (released,) = follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.SLOW_CONSUMER), at_s)
+        assert isinstance(released, Released)
+        waits.append(released.delay_s)
+        follow.tick(at_s + released.delay_s)
+    assert waits == [0.25, 0.5, 1.0, 0.25]
+
+
+class Highest:
+    """No jitter: the longest wait."""
+
+    def random(self) -> float:
+        """Return the highest draw."""
+        return 1.0
 
 
 def test_rights_lost_end_it() -> None:
     """unsubscribed{forbidden} is not asked again."""
     follow, _ = live_at(1)
-    (ended,) = follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.FORBIDDEN))
+    (ended,) = follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.FORBIDDEN), 0.0)
     assert isinstance(ended, TopicEnded)
     assert isinstance(ended.error, Forbidden)
     assert follow.state is FollowState.ENDED
@@ -408,7 +433,7 @@ def test_a_paused_topic_is_not_asked() -> None:
     follow.is_paused = True
     follow.leave()
     assert feed(follow, log, 3, 4) == ()
-    follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.ASKED))
+    follow.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.ASKED), 0.0)
     assert not follow.is_askable
     follow.is_paused = False
     assert follow.is_askable
@@ -451,7 +476,7 @@ def test_a_successor_waits_for_the_ack_of_its_predecessor() -> None:
     after.succeed(before)
     assert not after.is_askable
     assert after.take_unsubscribe()
-    after.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.ASKED))
+    after.note_unsubscribed(Unsubscribed(TOPIC, UnsubscribedReason.ASKED), 0.0)
     assert after.is_askable
 
 

@@ -99,6 +99,8 @@ class TopicFollow:
         self._lineage = after.lineage if isinstance(after, Cursor) else Lineage("")
         self._rng = rng
         self._backoff = Backoff()
+        # Of releases: a topic that could not be followed in time is not asked for again at once.
+        self._releases = Backoff()
         self._gaps_here = 0
         self._is_unsubscribe_due = False
         # Position and chain that replay_complete will be about, remembered when we pass it.
@@ -279,7 +281,7 @@ class TopicFollow:
         """The node has more than we take; nothing to do but to know it."""
         return (Lagged(self.topic, message.from_seq, message.head_seq),) if self.state in _FLOWING else ()
 
-    def note_unsubscribed(self, message: Unsubscribed) -> tuple[Happening, ...]:
+    def note_unsubscribed(self, message: Unsubscribed, now_s: float) -> tuple[Happening, ...]:
         """The ack of ours, or the node's own decision."""
         if self.state in {FollowState.ASKED, FollowState.ENDED}:
             # ASKED: the subscription before was ended by both sides at once; this is about that one.
@@ -290,7 +292,12 @@ class TopicFollow:
         if message.reason is UnsubscribedReason.FORBIDDEN:
             return self.end(Forbidden("forbidden", topic=self.topic))
         if was_flowing and message.reason is UnsubscribedReason.SLOW_CONSUMER:
-            return (Released(self.topic),)
+            # A minute without a release forgives those before it.
+            self._releases.end(now_s)
+            delay_s = self._releases.next_delay_s(self._rng)
+            self._releases.begin(now_s)
+            self.retry_at_s = now_s + delay_s
+            return (Released(self.topic, delay_s),)
         return ()
 
     def note_stale(self, message: StaleCursorMessage) -> tuple[Happening, ...]:

@@ -134,9 +134,10 @@ class GapSeen:
 
 @attrs.frozen
 class Released:
-    """The node let go of a topic that was taken too slowly. The cursor stays valid."""
+    """The node let go of a topic that was taken too slowly; it is resumed in ``delay_s`` by itself."""
 
     topic: TopicName
+    delay_s: float
 
 
 @attrs.frozen

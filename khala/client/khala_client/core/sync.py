@@ -218,7 +218,7 @@ class SyncMachine:
     ) -> tuple[Happening, ...]:
         match message:
             case Unsubscribed():
-                return follow.note_unsubscribed(message)
+                return follow.note_unsubscribed(message, now_s)
             case StaleCursor():
                 return follow.note_stale(message)
             case Lagging():
