@@ -121,7 +121,7 @@ def check_ports(record: UpRecord | None, port_base: int = PORT_BASE) -> Finding:
     """Can the services listen where they should?"""
     if record is not None and record.is_ready:
         return Finding("ports", "ok", f"used by the khala up that runs here (pid {record.pid})")
-    taken = UpPorts.taken_in(port_base)
+    taken = UpPorts(port_base).taken()
     if taken:
         named = ", ".join(f"{port} ({name})" for name, port in taken)
         return Finding("ports", "failed", f"taken on {HOST}: {named}", "choose others with --port-base")

@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 import httpx
 
+from khala.adapters.embedded_nats_errors import EmbeddedNatsFailed, EmbeddedNatsRefused
 from khala.adapters.embedded_postgres_errors import EmbeddedPostgresFailed, EmbeddedPostgresRefused
 from khala_client.errors import (
     KhalaError,
@@ -41,8 +42,9 @@ _ADVICE: Final = {
     Advice.UPGRADE: "Upgrade khala.",
     Advice.GIVE_UP: "",
 }
-_REFUSED: Final = (EmbeddedPostgresRefused, SettingsRefused, ProfileRefused)
+_REFUSED: Final = (EmbeddedNatsRefused, EmbeddedPostgresRefused, SettingsRefused, ProfileRefused)
 _FAILED: Final = (
+    EmbeddedNatsFailed,
     EmbeddedPostgresFailed,
     RecordingRefused,
     StoreConflict,

@@ -116,7 +116,8 @@ class FollowOutput:
             case GapSeen():
                 self._terminal.remark(f"gap on the wire at {notice.expected_seq:,}; resuming", style="yellow")
             case Released():
-                self._terminal.remark("released as too slow; resuming", style="yellow")
+                wait = duration_text(notice.delay_s)
+                self._terminal.remark(f"released as too slow; resuming in {wait}", style="yellow")
             case Retrying():
                 self._terminal.remark(
                     f"refused for now ({notice.code}), again in {duration_text(notice.delay_s)}"

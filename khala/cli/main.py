@@ -38,7 +38,12 @@ COMMANDS: Final[Mapping[str, str]] = {
     "topics": "khala.cli.topics:topics_command",
     "token": "khala.cli.keys:token_command",
     "keys": "khala.cli.keys:keys_command",
+    "control": "khala.cli.services:control_command",
+    "runtime": "khala.cli.services:runtime_command",
+    "node": "khala.cli.services:node_command",
     "migrate": "khala.cli.services:migrate_command",
+    "verify": "khala.cli.verify:verify_command",
+    "explain": "khala.cli.explain:explain_command",
     "doctor": "khala.cli.doctor:doctor_command",
 }
 PLUGIN_GROUP: Final = "khala.commands"

@@ -17,10 +17,11 @@ from khala.cli.failures import EXIT_FAILED, CommandFailed
 from khala.cli.locations import data_dir_option
 from khala.cli.terminal import Terminal, json_option, open_terminal
 from khala.cli.up_record import UpRecord, living_record
-from khala.cli.wording import relative_time
+from khala.cli.wording import count_text, relative_time
 from khala_service.identifiers import SystemClock
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = ["ServiceState", "check_services", "down_command", "failed_checks", "status_command"]
@@ -43,7 +44,7 @@ class ServiceState:
 
 async def check_services(record: UpRecord) -> list[ServiceState]:
     """Ask every service of a running system whether it is ready, all at once."""
-    urls = {"control": record.control_url, "runtime": record.runtime_url, "node": record.admin_url}
+    urls = {"control": record.control_url, "runtime": record.runtime_url, **_node_urls(record)}
     states: dict[str, ServiceState] = {}
 
     async def check(name: str, url: str) -> None:
@@ -56,6 +57,12 @@ async def check_services(record: UpRecord) -> list[ServiceState]:
         for name, url in urls.items():
             asking.start_soon(check, name, url)
     return [states[name] for name in urls]
+
+
+def _node_urls(record: UpRecord) -> dict[str, str]:
+    if not record.processes or not record.nodes:
+        return {"node": record.admin_url}
+    return {str(node["name"]): str(node["admin_url"]) for node in record.nodes}
 
 
 async def _check(http: httpx.AsyncClient, name: str, url: str) -> ServiceState:
@@ -82,8 +89,9 @@ def failed_checks(answer: httpx.Response) -> str:
 
 @click.command("status")
 @data_dir_option
+@click.option("--pid", "pid_of", metavar="NAME", default=None, help="Print the pid of one process only.")
 @json_option
-def status_command(data_dir: Path, *, is_json: bool) -> int:
+def status_command(data_dir: Path, pid_of: str | None, *, is_json: bool) -> int:
     """Say whether khala up runs on a data directory, and how its services are (exit status 1 if not)."""
     terminal = open_terminal(is_json=is_json)
     data_dir = data_dir.expanduser().absolute()
@@ -92,6 +100,10 @@ def status_command(data_dir: Path, *, is_json: bool) -> int:
         terminal.show(Text.assemble(("○ ", "bold"), f"Nothing runs on {data_dir}."))
         terminal.data({"type": "status", "running": False, "data_dir": str(data_dir)})
         return EXIT_FAILED
+    if pid_of is not None:
+        terminal.line(str(_pid_of(record, pid_of)))
+        terminal.data({"type": "pid", "name": pid_of, "pid": _pid_of(record, pid_of)})
+        return 0
     services = trio.run(check_services, record)
     is_ready = record.is_ready and all(state.is_ready for state in services)
     terminal.data(
@@ -105,11 +117,43 @@ def status_command(data_dir: Path, *, is_json: bool) -> int:
             "started_at_s": record.started_at_s,
             "postgres_port": record.postgres_port,
             **record.urls,
+            "nodes": record.nodes,
+            "processes": _processes(record, services),
             "services": {state.name: {"ready": state.is_ready, "detail": state.detail} for state in services},
         }
     )
     _show(terminal, record, services, is_ready=is_ready)
     return 0 if is_ready else EXIT_FAILED
+
+
+def _pid_of(record: UpRecord, name: str) -> int:
+    """Return the pid of a process.
+
+    Raises:
+        CommandFailed: There is none of this name.
+    """
+    pids = {"khala": record.pid, **record.processes}
+    if name not in pids:
+        raise CommandFailed(f"no process {name} runs here; there are {', '.join(pids)}")
+    return pids[name]
+
+
+def _processes(record: UpRecord, services: list[ServiceState]) -> dict[str, dict[str, object]]:
+    """Return each child process: pid, state, restarts, and whether it says that it is ready."""
+    said = {state.name: state for state in services}
+    processes: dict[str, dict[str, object]] = {}
+    for name, pid in record.processes.items():
+        child = record.children.get(name, {})
+        state = str(child.get("state", ""))
+        service = said.get(name)
+        processes[name] = {
+            "pid": pid,
+            "state": state,
+            "restarts": child.get("restarts", 0),
+            "ready": state == "running" if service is None else service.is_ready,
+            "detail": "" if service is None else service.detail,
+        }
+    return processes
 
 
 @click.command("down")
@@ -151,10 +195,26 @@ def _show(terminal: Terminal, record: UpRecord, services: list[ServiceState], *,
         )
     )
     table = Table.grid(padding=(0, 2))
-    for state in services:
-        mark, colour = ("✓", "green") if state.is_ready else ("✗", "red")
+    said = {state.name: state for state in services}
+    processes = _processes(record, services)
+    for name in dict.fromkeys((*processes, *said)):
+        service, process = said.get(name), processes.get(name, {})
+        is_well = service.is_ready if service is not None else bool(process["ready"])
+        mark, colour = ("✓", "green") if is_well else ("✗", "red")
         table.add_row(
-            Text(f"  {mark}", style=colour), state.name, state.url, Text(state.detail, style="yellow")
+            Text(f"  {mark}", style=colour),
+            name,
+            service.url if service is not None else "",
+            _process_text(process),
+            Text(service.detail if service is not None else "", style="yellow"),
         )
     terminal.show(table)
     terminal.show(Text(f"  profile  {record.profile}", style="dim"))
+
+
+def _process_text(process: Mapping[str, object]) -> Text:
+    if not process:
+        return Text()
+    restarts = process["restarts"]
+    again = f", {count_text(int(str(restarts)), 'restart')}" if restarts else ""
+    return Text(f"pid {process['pid']}, {process['state']}{again}", style="dim")

@@ -1,20 +1,22 @@
-"""``khala up``: the whole system in one process on an embedded PostgreSQL. The one composition root.
+"""``khala up``: the whole system on an embedded PostgreSQL. The one composition root.
 
-Start order is dependency order, stop order its reverse: data directory held > PostgreSQL > schema >
-control and runtime > node. The services meet at the same seams as in a deployment: three database
-roles with pools of their own, credentials of their own, sealed records over a driver (here one that
-cannot leave the process). Everything listens on 127.0.0.1.
+Here is the command, and the form in one process; with ``--split`` the same system is a supervisor and
+child processes (up_split.py). Start order is dependency order, stop order its reverse: data directory
+held > PostgreSQL > schema > control and runtime > node. The services meet at the same seams as in a
+deployment: three database roles with pools of their own, credentials of their own, sealed records over a
+driver. Everything listens on 127.0.0.1.
 
 Ctrl-C: clients leave within ``DRAIN_S``, then services, then PostgreSQL; within 5 s nothing is left.
 A second Ctrl-C skips the waiting. kill -9 loses nothing that was acknowledged; the next start ends
-the orphaned PostgreSQL.
+what it left behind.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
@@ -22,37 +24,37 @@ import click
 import trio
 
 from control.app import ControlConfig, serve_control
-from fanout_drivers.memory import MemoryDriver
+from fanout_drivers.opening import DriverContext, FanoutConfig, find_driver, open_driver
 from khala.adapters.embedded_postgres import EmbeddedPostgresFailed, PostgresServer, open_embedded_postgres
-from khala.adapters.embedded_postgres_directory import hold_data_dir, make_data_dir, write_private
+from khala.adapters.embedded_postgres_directory import hold_data_dir, make_data_dir
 from khala.adapters.embedded_postgres_roles import bootstrap_roles
 from khala.app import NodeConfig, serve_node
-from khala.cli.locations import PROFILE_FOLDER
 from khala.cli.log_file import BoundedLog
 from khala.cli.services import migrate_plane
-from khala.cli.signals import taken_signals
-from khala.cli.terminal import json_line, open_terminal
-from khala.cli.up_ports import HOST, UpPorts, choose_ports
-from khala.cli.up_record import UpRecord, own_record, remove_record, write_record
+from khala.cli.terminal import open_terminal
+from khala.cli.up_life import UpLife
+from khala.cli.up_ports import PORT_BASE, UpPorts
+from khala.cli.up_record import remove_record
 from khala.cli.up_report import UpReport
-from khala.cli.up_secrets import FANOUT_KEY_ID, UpSecrets
-from khala.cli.up_settings import UpSettings, load_up_settings, server_environ
-from khala.cli.up_sign_in import sign_in_profile
-from khala_client.settings import SYNC_PATH
-from khala_client.version import VERSION
+from khala.cli.up_secrets import UpSecrets
+from khala.cli.up_settings import SECTION, UpSettings
+from khala.cli.up_split import SplitUp
+from khala.cli.up_values import UpValues, UserConfig
 from khala_service.adapters.asyncio_bridge import open_asyncio_loop
-from khala_service.config import Secret, load_config
-from khala_service.identifiers import SystemClock
+from khala_service.config import ConfigRefused, ConfigSections, Secret, load_config
 from khala_service.logs import configure_logging
+from khala_service.service_process import LoggingConfig, service_environ
 from runtime.app import RuntimeConfig, serve_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fanout_drivers.base import FanoutDriver
+
+__all__ = ["judge", "up_command"]
+
 # SPEC section 6. Clients reconnect by themselves, so nobody is served by waiting longer.
 DRAIN_S: Final = 2.0
-# The node's own deadline comes first, so that the last words of slow clients are still sent.
-CONNECTIONS_DRAIN_S: Final = 1.5
 # Requests in flight on control and runtime; a commit takes milliseconds.
 SERVICES_STOP_S: Final = 0.5
 
@@ -78,21 +80,32 @@ C = TypeVar("C")
     default=None,
     help="Write URLs and the profile's path here, as JSON, once everything is ready.",
 )
+@click.option("--split", is_flag=True, default=None, help="Every service in a process of its own, watched.")
+@click.option("--nodes", type=int, default=None, help="How many nodes, with --split.  [default: 1]")
+@click.option("--nats", is_flag=True, default=None, help="With a NATS server as the broker, with --split.")
 @click.option(
     "--config",
     "config_file",
     type=click.Path(path_type=Path, dir_okay=False),
     default=None,
     envvar="KHALA_CONFIG",
-    help="TOML file; sections up, control, runtime, node.",
+    help="TOML file; sections up, control, runtime, node, fanout.",
 )
 def up_command(
-    data_dir: Path | None, port_base: int | None, ready_file: Path | None, config_file: Path | None
+    data_dir: Path | None,
+    port_base: int | None,
+    ready_file: Path | None,
+    split: bool | None,
+    nodes: int | None,
+    nats: bool | None,
+    config_file: Path | None,
 ) -> None:
     """Start the whole system here, with a real PostgreSQL inside; Ctrl-C stops it."""
-    settings = load_up_settings(
-        config_file=config_file, data_dir=data_dir, port_base=port_base, ready_file=ready_file
-    )
+    given = {
+        "data_dir": data_dir, "port_base": port_base, "ready_file": ready_file,
+        "split": split, "nodes": nodes, "nats": nats,
+    }  # fmt: skip
+    settings, driver = judge(config_file, {name: value for name, value in given.items() if value is not None})
     report = UpReport(open_terminal(is_json=False))
     with ExitStack() as held:
         directory = make_data_dir(settings.data_dir)
@@ -103,22 +116,78 @@ def up_command(
             held.callback(partial(settings.ready_file.unlink, missing_ok=True))
         log = held.enter_context(BoundedLog(directory / "logs" / "khala.log"))
         configure_logging("khala", level=settings.log_level, stream=log, human=False)
+        life = UpLife(attrs.evolve(settings, data_dir=directory), report)
         held.callback(remove_record, directory)
-        up = Up(attrs.evolve(settings, data_dir=directory), config_file, report)
-        trio.run(up.run)
+        user = UserConfig.read(config_file, service_environ())
+        if settings.split:
+            trio.run(SplitUp(life, user, driver).run)
+        else:
+            trio.run(Up(life, config_file, driver).run)
     report.stopped()
 
 
-class Up:
-    """One life of the system."""
+def judge(config_file: Path | None, given: Mapping[str, object]) -> tuple[UpSettings, str]:
+    """Return the settings and the name of the fan-out driver, if everything that will be read is right.
 
-    def __init__(self, settings: UpSettings, config_file: Path | None, report: UpReport) -> None:
-        self._settings = settings
+    Nothing is made on disk: the services' sections are read with secrets of a folder that is gone again.
+
+    Raises:
+        ConfigRefused: with every error of every section.
+    """
+    environ = service_environ()
+    sections = ConfigSections(config_file, environ)
+    user = UserConfig.read(config_file, environ)
+    settings = sections.find(UpSettings, SECTION, overrides=given)
+    is_split = given.get("split") is True
+    trial = settings or UpSettings(split=is_split, nats=is_split and given.get("nats") is True)
+    driver = _decide_driver(trial, user, sections)
+    sections.find(LoggingConfig, "logging")
+    with TemporaryDirectory() as folder:
+        parts = UpSecrets.read_or_make(Path(folder), has_nats=trial.nats)
+        values = UpValues(UpPorts(trial.port_base or PORT_BASE, trial.nodes, trial.nats), parts)
+        database = {"database_dsn": Secret("postgresql://trial")}
+        sections.find(ControlConfig, "control", overrides=values.control() | database)
+        sections.find(RuntimeConfig, "runtime", overrides=values.runtime() | database)
+        sections.find(NodeConfig, "node", overrides=values.node() | database)
+        sections.find(FanoutConfig, "fanout", overrides=values.fanout(driver))
+    for section in ("control", "runtime", "node"):
+        if user.find(section, "mode") == "production":
+            sections.add_error(
+                f"{section}.mode: khala up runs the services for development only; "
+                "for production run khala control, khala runtime and khala node"
+            )
+    sections.refuse_errors()
+    assert settings is not None
+    return settings, driver
+
+
+def _decide_driver(settings: UpSettings, user: UserConfig, sections: ConfigSections) -> str:
+    named = user.find("fanout", "driver")
+    if settings.nats and named not in (None, "nats"):
+        sections.add_error(f"up.nats: fanout.driver is {named}; give one of the two")
+    if settings.split and named == "memory":
+        sections.add_error(
+            "fanout.driver: memory cannot leave its process, and with split the runtime is another one; "
+            "choose postgres or nats"
+        )
+    if not isinstance(named, str):
+        named = "nats" if settings.nats else "postgres" if settings.split else "memory"
+    try:
+        find_driver(named)
+    except ConfigRefused as refused:
+        for error in refused.errors:
+            sections.add_error(error)
+    return named
+
+
+class Up:
+    """One life of the system in one process."""
+
+    def __init__(self, life: UpLife, config_file: Path | None, driver: str) -> None:
+        self._life = life
+        self._report = life.report
         self._config_file = config_file
-        self._report = report
-        self._data_dir = settings.data_dir
-        self._stop = trio.Event()
-        self._is_ready = False
+        self._driver = driver
 
     async def run(self) -> None:
         """Start, serve until a signal, stop.
@@ -127,41 +196,38 @@ class Up:
             EmbeddedPostgresRefused, ConfigRefused, CommandFailed: Nothing was started.
             EmbeddedPostgresFailed: PostgreSQL did not start, or ended by itself.
         """
-        record = own_record(version=VERSION, now_s=SystemClock().now())
-        write_record(self._data_dir, record)
-        ports = choose_ports(self._settings.port_base)
+        life = self._life
+        values = await life.begin()
         async with trio.open_nursery() as root:
-            root.start_soon(self._watch_signals, root.cancel_scope)
+            root.start_soon(life.watch_signals, root.cancel_scope)
             self._report.step("Starting PostgreSQL")
-            async with open_embedded_postgres(self._data_dir) as server:
-                record = attrs.evolve(record, postgres_port=server.port)
+            async with open_embedded_postgres(life.data_dir) as server:
+                life.update(postgres_port=server.port)
                 dsns = await trio.to_thread.run_sync(bootstrap_roles, server, abandon_on_cancel=True)
                 async with open_asyncio_loop():
                     self._report.step("Bringing the schema up to date")
                     for plane in ("control", "runtime"):
                         await migrate_plane(plane, dsns[f"khala_{plane}_owner"])
                     self._report.step("Starting control, runtime and node")
-                    await self._serve(server, dsns, ports, record)
+                    await self._serve(server, dsns, values)
             root.cancel_scope.cancel()
 
-    async def _serve(
-        self, server: PostgresServer, dsns: Mapping[str, str], ports: UpPorts, record: UpRecord
-    ) -> None:
-        parts = UpSecrets.read_or_make(self._data_dir)
-        driver = MemoryDriver()
+    async def _serve(self, server: PostgresServer, dsns: Mapping[str, str], values: UpValues) -> None:
         stop_services, stop_node = trio.Event(), trio.Event()
-        control = self._control_config(dsns, ports, parts)
-        runtime = self._runtime_config(dsns, ports, parts)
-        node = self._node_config(dsns, ports, parts)
-        async with trio.open_nursery() as watching:
+        control = self._load(ControlConfig, "control", values.control(), dsns["khala_control"])
+        runtime = self._load(RuntimeConfig, "runtime", values.runtime(), dsns["khala_runtime"])
+        node = self._load(NodeConfig, "node", values.node(), dsns["khala_reader"])
+        fanout = self._load(FanoutConfig, "fanout", values.fanout(self._driver))
+        async with trio.open_nursery() as watching, AsyncExitStack() as drivers:
             watching.start_soon(_fail_when_ended, server)
+            publishing, subscribing = await _open_drivers(drivers, fanout, runtime, node)
             async with trio.open_nursery() as services:
                 await services.start(partial(serve_control, control, drain=stop_services))
-                await services.start(partial(serve_runtime, runtime, driver=driver, drain=stop_services))
+                await services.start(partial(serve_runtime, runtime, driver=publishing, drain=stop_services))
                 async with trio.open_nursery() as nodes:
-                    await nodes.start(partial(serve_node, node, driver=driver, drain=stop_node))
-                    await self._announce(ports, parts, record)
-                    await self._stop.wait()
+                    await nodes.start(partial(serve_node, node, driver=subscribing, drain=stop_node))
+                    await self._life.announce(values)
+                    await self._life.stop.wait()
                     self._report.stopping()
                     stop_node.set()
                     nodes.cancel_scope.deadline = trio.current_time() + DRAIN_S
@@ -169,88 +235,29 @@ class Up:
                 services.cancel_scope.deadline = trio.current_time() + SERVICES_STOP_S
             watching.cancel_scope.cancel()
 
-    async def _announce(self, ports: UpPorts, parts: UpSecrets, record: UpRecord) -> None:
-        """Sign in the development user, then say to people and scripts that everything is there."""
-        profile = self._data_dir / PROFILE_FOLDER
-        record = attrs.evolve(
-            record,
-            is_ready=True,
-            control_url=f"http://{HOST}:{ports.control}",
-            runtime_url=f"http://{HOST}:{ports.runtime}",
-            sync_url=f"ws://{HOST}:{ports.node}{SYNC_PATH}",
-            admin_url=f"http://{HOST}:{ports.admin}",
-            admin_token_file=str(parts.admin_token_file),
-            profile=str(profile),
-        )
-        await sign_in_profile(profile, record, login=self._settings.login)
-        write_record(self._data_dir, record)
-        self._is_ready = True
-        self._report.ready(self._data_dir, record)
-        # Last: whoever waits for the file may then read what was printed.
-        if self._settings.ready_file is not None:
-            write_private(self._settings.ready_file, json_line(record.urls))
-
-    async def _watch_signals(self, root: trio.CancelScope) -> None:
-        with trio.open_signal_receiver(*taken_signals()) as signals:
-            async for _ in signals:
-                if self._stop.is_set() or not self._is_ready:
-                    root.cancel()
-                self._stop.set()
-
-    def _control_config(self, dsns: Mapping[str, str], ports: UpPorts, parts: UpSecrets) -> ControlConfig:
-        return self._load(
-            ControlConfig,
-            "control",
-            {
-                "mode": "dev",
-                "database_dsn": Secret(dsns["khala_control"]),
-                "runtime_url": f"http://{HOST}:{ports.runtime}",
-                "service_credential": parts.control,
-                "runtime_credential": parts.runtime,
-                "node_credential": parts.node,
-                "signing_keys_file": parts.signing_keys,
-                "host": HOST,
-                "port": ports.control,
-            },
-        )
-
-    def _runtime_config(self, dsns: Mapping[str, str], ports: UpPorts, parts: UpSecrets) -> RuntimeConfig:
-        return self._load(
-            RuntimeConfig,
-            "runtime",
-            {
-                "database_dsn": Secret(dsns["khala_runtime"]),
-                "control_url": f"http://{HOST}:{ports.control}",
-                "service_credential": parts.runtime,
-                "control_credential": parts.control,
-                "fanout_key_id": FANOUT_KEY_ID,
-                "fanout_key": parts.fanout_key,
-                "host": HOST,
-                "port": ports.runtime,
-            },
-        )
-
-    def _node_config(self, dsns: Mapping[str, str], ports: UpPorts, parts: UpSecrets) -> NodeConfig:
-        return self._load(
-            NodeConfig,
-            "node",
-            {
-                "database_dsn": Secret(dsns["khala_reader"]),
-                "control_url": f"http://{HOST}:{ports.control}",
-                "service_credential": parts.node,
-                "fanout_keys": {FANOUT_KEY_ID: parts.fanout_key},
-                "host": HOST,
-                "port": ports.node,
-                "admin_host": HOST,
-                "admin_port": ports.admin,
-                "limits.drain_timeout_s": CONNECTIONS_DRAIN_S,
-            },
-        )
-
-    def _load(self, cls: type[C], section: str, overrides: dict[str, object]) -> C:
+    def _load(self, cls: type[C], section: str, values: Mapping[str, object], dsn: str | None = None) -> C:
+        database = {} if dsn is None else {"database_dsn": Secret(dsn)}
         return load_config(
-            cls, section=section, file=self._config_file, environ=server_environ(), overrides=overrides
+            cls,
+            section=section,
+            file=self._config_file,
+            environ=service_environ(),
+            overrides={**values, **database},
         )
+
+
+async def _open_drivers(
+    drivers: AsyncExitStack, fanout: FanoutConfig, runtime: RuntimeConfig, node: NodeConfig
+) -> tuple[FanoutDriver, FanoutDriver]:
+    """Return the runtime's end and the node's: one object if it cannot leave the process."""
+    context = DriverContext(
+        config=fanout, database_dsn=runtime.database_dsn, component="runtime", mode=runtime.mode
+    )
+    publishing = await drivers.enter_async_context(open_driver(context, is_one_process=True))
+    if not publishing.guarantees.crosses_processes:
+        return publishing, publishing
+    context = DriverContext(config=fanout, database_dsn=node.database_dsn, component="node", mode=node.mode)
+    return publishing, await drivers.enter_async_context(open_driver(context, is_one_process=True))
 
 
 async def _fail_when_ended(server: PostgresServer) -> None:

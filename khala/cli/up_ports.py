@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import errno
-import socket
 from typing import Final, Self
 
 import attrs
 
+from khala.adapters.free_ports import HOST, draw_port, is_free
 from khala.cli.failures import EXIT_REFUSED, CommandFailed
 
-__all__ = ["PORT_BASE", "UpPorts", "choose_ports"]
+__all__ = ["HOST", "PORT_BASE", "UpPorts", "choose_ports"]
 
-HOST: Final = "127.0.0.1"
 # The default; the base itself is kept for the one origin of all services.
 PORT_BASE: Final = 8470
-_BLOCK: Final = 5
+PORT_MAX: Final = 65_535
 _TRIES: Final = 50
 
 
 @attrs.frozen
 class UpPorts:
-    """The block of one ``khala up``."""
+    """The block of one ``khala up``: control, runtime, two for each node, then the broker.
+
+    Attributes:
+        base: The number below the first.
+        nodes: How many nodes there are.
+        has_nats: Whether a NATS server takes one, too.
+    """
 
     base: int
+    nodes: int = 1
+    has_nats: bool = False
 
     @property
     def control(self) -> int:
@@ -35,68 +41,68 @@ class UpPorts:
         """Port of the runtime."""
         return self.base + 2
 
-    @property
-    def node(self) -> int:
-        """Port of the node's WebSocket listener."""
-        return self.base + 3
+    def node(self, number: int = 1) -> int:
+        """Port of a node's WebSocket listener; nodes count from 1."""
+        return self.base + 1 + 2 * number
+
+    def admin(self, number: int = 1) -> int:
+        """Port of a node's health and metrics."""
+        return self.base + 2 + 2 * number
 
     @property
-    def admin(self) -> int:
-        """Port of the node's health and metrics."""
-        return self.base + 4
+    def nats(self) -> int:
+        """Port of the NATS server."""
+        return self.base + 3 + 2 * self.nodes
 
-    @classmethod
-    def taken_in(cls, base: int) -> list[tuple[str, int]]:
+    @property
+    def last(self) -> int:
+        """The highest number of the block."""
+        return self.nats if self.has_nats else self.admin(self.nodes)
+
+    def taken(self) -> list[tuple[str, int]]:
         """Return the names and ports of the block that cannot be bound now."""
-        ports = cls(base)
-        used = {"control": ports.control, "runtime": ports.runtime, "node": ports.node, "admin": ports.admin}
+        used = {"control": self.control, "runtime": self.runtime}
+        for number in range(1, self.nodes + 1):
+            suffix = "" if self.nodes == 1 else f"-{number}"
+            used |= {f"node{suffix}": self.node(number), f"admin{suffix}": self.admin(number)}
+        if self.has_nats:
+            used["nats"] = self.nats
         return [(name, port) for name, port in used.items() if not is_free(port)]
 
     @classmethod
-    def free(cls) -> Self:
+    def free(cls, *, nodes: int = 1, has_nats: bool = False) -> Self:
         """Return a block that is free now.
 
         Raises:
             CommandFailed: Nothing was found.
         """
         for _ in range(_TRIES):
-            with socket.socket() as probe:
-                probe.bind((HOST, 0))
-                base: int = probe.getsockname()[1]
-            if base + _BLOCK <= 65_535 and not cls.taken_in(base):
-                return cls(base)
-        raise CommandFailed("no five free ports in a row were found; name some with --port-base")
+            ports = cls(draw_port(), nodes, has_nats)
+            if not ports.taken():
+                return ports
+        raise CommandFailed("not enough free ports in a row were found; name some with --port-base")
 
 
-def choose_ports(base: int) -> UpPorts:
+def choose_ports(base: int, *, nodes: int = 1, has_nats: bool = False) -> UpPorts:
     """Return the block above ``base``; 0 means any free one.
 
     Raises:
-        CommandFailed: A port of it is taken; exit status 78.
+        CommandFailed: A port of it is taken, or does not exist; exit status 78.
     """
     if base == 0:
-        return UpPorts.free()
-    taken = UpPorts.taken_in(base)
+        return UpPorts.free(nodes=nodes, has_nats=has_nats)
+    ports = UpPorts(base, nodes, has_nats)
+    if ports.last > PORT_MAX:
+        raise CommandFailed(
+            f"port {ports.last} does not exist; choose a lower --port-base", exit_status=EXIT_REFUSED
+        )
+    taken = ports.taken()
     if taken:
-        ports = ", ".join(f"{port} ({name})" for name, port in taken)
+        named = ", ".join(f"{port} ({name})" for name, port in taken)
         one_or_more = "port" if len(taken) == 1 else "ports"
         raise CommandFailed(
-            f"{one_or_more} {ports} of {HOST} cannot be used: something else listens there; "
+            f"{one_or_more} {named} of {HOST} cannot be used: something else listens there; "
             "choose another block with --port-base, or 0 for any free one",
             exit_status=EXIT_REFUSED,
         )
-    return UpPorts(base)
-
-
-def is_free(port: int) -> bool:
-    """Return whether a listener could be opened on the port now."""
-    with socket.socket() as probe:
-        # As servers do it: a port in TIME_WAIT is free, one with a listener is not.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            if error.errno in {errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL}:
-                return False
-            raise
-    return True
+    return ports

@@ -18,7 +18,7 @@ from khala.adapters.embedded_postgres_processes import process_identity
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["UpRecord", "living_record", "own_record", "write_record"]
+__all__ = ["UpRecord", "living_record", "own_record", "read_record", "remove_record", "write_record"]
 
 _FILE: Final = "up.json"
 
@@ -33,6 +33,10 @@ class UpRecord:
         version: Of Khala.
         started_at_s: Unix time.
         postgres_port: Of the embedded PostgreSQL, 0 until it runs.
+        nodes: One ``{name, url, admin_url, pid}`` for each.
+        processes: Child processes by name; empty where everything is one process.
+        identities: What tells each of them from a later process with the same pid.
+        children: State and restarts of each: ``{state, restarts}``.
     """
 
     pid: int
@@ -47,11 +51,17 @@ class UpRecord:
     admin_url: str = ""
     admin_token_file: str = ""
     profile: str = ""
+    nodes: list[dict[str, str | int]] = attrs.field(factory=list)
+    processes: dict[str, int] = attrs.field(factory=dict)
+    identities: dict[str, str] = attrs.field(factory=dict)
+    children: dict[str, dict[str, str | int]] = attrs.field(factory=dict)
 
     @property
-    def urls(self) -> dict[str, str]:
+    def urls(self) -> dict[str, object]:
         """The contents of the ready file."""
-        names = ("control_url", "runtime_url", "sync_url", "admin_url", "admin_token_file", "profile")
+        names = (
+            "control_url", "runtime_url", "sync_url", "admin_url", "admin_token_file", "profile", "nodes",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
 
@@ -74,10 +84,15 @@ def remove_record(data_dir: Path) -> None:
 
 def living_record(data_dir: Path) -> UpRecord | None:
     """Return the record of the ``khala up`` that runs on this directory now, None if none does."""
+    record = read_record(data_dir)
+    return record if record is not None and process_identity(record.pid) == record.identity else None
+
+
+def read_record(data_dir: Path) -> UpRecord | None:
+    """Return the record of the last ``khala up``, whether it still runs or was killed; None if none is there."""
     try:
         document = json.loads((data_dir / _FILE).read_text(encoding="utf-8"))
         known = {field.name for field in attrs.fields(UpRecord)}
-        record = UpRecord(**{name: value for name, value in document.items() if name in known})
+        return UpRecord(**{name: value for name, value in document.items() if name in known})
     except (OSError, ValueError, TypeError, AttributeError):
         return None
-    return record if process_identity(record.pid) == record.identity else None

@@ -15,6 +15,10 @@ from rich.text import Text
 from khala.cli.locations import default_data_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
+
     from khala.cli.terminal import Terminal
     from khala.cli.up_record import UpRecord
 
@@ -57,6 +61,10 @@ class UpReport:
             *(Text(f"  {line}", style="cyan") for line in lines),
             Text("\nCtrl-C stops everything; what was acknowledged stays.", style="dim"),
         )
+
+    def lines(self, lines: Iterable[RenderableType]) -> None:
+        """Print what happens while it runs."""
+        self._terminal.show(*lines)
 
     def stopping(self) -> None:
         """Say that the end has begun."""

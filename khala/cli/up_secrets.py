@@ -30,6 +30,7 @@ class UpSecrets:
     """What the services of one ``khala up`` share.
 
     Attributes:
+        folder: Where each of them lies in a file of its own.
         signing_keys: File of control's key ring; control makes it.
         fanout_key: Hexadecimal key of the record MAC.
         control: Credential with which control calls the runtime.
@@ -39,6 +40,7 @@ class UpSecrets:
         admin_token_file: Where an operator finds it.
     """
 
+    folder: Path
     signing_keys: Path
     fanout_key: Secret
     control: Secret
@@ -48,14 +50,18 @@ class UpSecrets:
     admin_token_file: Path
 
     @classmethod
-    def read_or_make(cls, data_dir: Path) -> Self:
+    def read_or_make(cls, data_dir: Path, *, has_nats: bool = False) -> Self:
         """Return the secrets of a data directory, making those that are not there yet."""
         folder = data_dir / "secrets"
+        folder.mkdir(mode=0o700, exist_ok=True)
 
         def secret(name: str, make: Callable[[], str] = make_token) -> Secret:
             return Secret(read_or_make_secret(folder / name, make))
 
+        if has_nats:
+            secret("nats_password")
         return cls(
+            folder=folder,
             signing_keys=folder / "control_signing_keys.json",
             fanout_key=secret("fanout_key", make_fanout_key),
             control=secret("service_control", make_credential),

@@ -1,6 +1,5 @@
 """What ``khala up`` can be told: section ``up``, variables ``KHALA_UP_*``, options of the command."""
 
-import os
 from pathlib import Path
 from typing import Final, Literal
 
@@ -9,18 +8,18 @@ from attrs.validators import ge, in_, le
 
 from khala.cli.locations import default_data_dir
 from khala.cli.up_ports import PORT_BASE
-from khala_service.config import described, load_config
+from khala_service.config import described
 
 SECTION: Final = "up"
 # The base and four ports above it must exist.
 PORT_BASE_MAX: Final = 65_535 - 4
-# What clients are told (khala_client.settings) is not an unknown key of the services of that name.
-_CLIENT_VARIABLES: Final = frozenset({"KHALA_CONTROL_URL", "KHALA_RUNTIME_URL"})
+# Each is a process with a pool of its own; a development machine has nothing from more.
+NODES_MAX: Final = 16
 
 
 @attrs.frozen(kw_only=True)
 class UpSettings:
-    """Configuration of the one-process system."""
+    """Configuration of ``khala up``."""
 
     data_dir: Path = attrs.field(
         factory=default_data_dir, metadata=described("Directory of database, secrets and profile.")
@@ -28,7 +27,28 @@ class UpSettings:
     port_base: int = attrs.field(
         default=PORT_BASE,
         validator=[ge(0), le(PORT_BASE_MAX)],
-        metadata=described("Services listen on the four ports above it; 0 takes any free block."),
+        metadata=described("Services listen on the ports above it; 0 takes any free block."),
+    )
+    split: bool = attrs.field(
+        default=False, metadata=described("Each service is a process of its own, watched and restarted.")
+    )
+    nodes: int = attrs.field(
+        default=1,
+        validator=[ge(1), le(NODES_MAX)],
+        metadata=described("How many nodes; more than one needs split."),
+    )
+    nats: bool = attrs.field(
+        default=False, metadata=described("Run a NATS server and let it carry the news; needs split.")
+    )
+    restart_max_s: float = attrs.field(
+        default=5.0,
+        validator=[ge(0.1), le(3600)],
+        metadata=described("Longest wait before a dead process is started again, seconds."),
+    )
+    restart_stable_s: float = attrs.field(
+        default=60.0,
+        validator=[ge(0), le(86_400)],
+        metadata=described("A process that lived this long, seconds, is started again at once."),
     )
     ready_file: Path | None = attrs.field(
         default=None, metadata=described("File that is written, as JSON, once everything is ready.")
@@ -37,28 +57,13 @@ class UpSettings:
     log_level: Literal["debug", "info", "warning", "error"] = attrs.field(
         default="info",
         validator=in_(("debug", "info", "warning", "error")),
-        metadata=described("What goes into logs/khala.log."),
+        metadata=described("What goes into the logs of Khala below logs/."),
     )
 
-
-def server_environ() -> dict[str, str]:
-    """Return the variables that the services read: a shell set up for clients may start a system, too."""
-    return {name: value for name, value in os.environ.items() if name not in _CLIENT_VARIABLES}
-
-
-def load_up_settings(
-    *, config_file: Path | None, data_dir: Path | None, port_base: int | None, ready_file: Path | None
-) -> UpSettings:
-    """Return the settings of one ``khala up``; what was given on the command line wins.
-
-    Raises:
-        ConfigRefused: with every error found.
-    """
-    given = {"data_dir": data_dir, "port_base": port_base, "ready_file": ready_file}
-    return load_config(
-        UpSettings,
-        section=SECTION,
-        file=config_file,
-        environ=os.environ,
-        overrides={name: value for name, value in given.items() if value is not None},
-    )
+    def __attrs_post_init__(self) -> None:
+        """Check what no single field can say. Raises ValueError naming the key."""
+        if not self.split:
+            for name, is_given in (("nodes", self.nodes > 1), ("nats", self.nats)):
+                if is_given:
+                    message = f"{name}: needs split"
+                    raise ValueError(message)

@@ -110,7 +110,7 @@ def test_full_shows_what_is_shortened_otherwise() -> None:
         (Disconnected("draining", 0.0), "disconnected (draining), again now"),
         (Lagged(TOPIC, 5, 1_000), "lagging: at 5 of 1,000"),
         (GapSeen(TOPIC, 5, 7), "gap on the wire at 5"),
-        (Released(TOPIC), "released"),
+        (Released(TOPIC, 0.2), "released as too slow; resuming in 200 ms"),
         (Retrying(TOPIC, "unavailable", 1.0), "refused for now (unavailable), again in 1 s"),
         (HistoryRead(TOPIC, 2_000, 30_000), "beyond what is replayed: reading history, 30,000 events"),
     ],

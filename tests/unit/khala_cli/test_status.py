@@ -65,3 +65,52 @@ def test_a_system_that_starts_runs_but_is_not_ready(
     with pytest.raises(SystemExit):
         main(["status", "--data-dir", str(tmp_path)])
     assert "Khala is not ready" in capsys.readouterr().out
+
+
+SPLIT = attrs.evolve(
+    own_record(version="1", now_s=0.0),
+    is_ready=True,
+    nodes=[{"name": "node-1", "url": "ws://x", "admin_url": "http://127.0.0.1:1", "pid": 12}],
+    processes={"postgres": 10, "runtime": 11, "node-1": 12},
+    children={
+        "postgres": {"state": "waiting", "restarts": 2},
+        "runtime": {"state": "running", "restarts": 1},
+        "node-1": {"state": "running", "restarts": 0},
+    },
+)
+
+
+def test_child_processes_are_named_with_state_pid_and_restarts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Services are asked themselves; of the database the supervisor knows whether it runs."""
+    write_record(tmp_path, SPLIT)
+    with pytest.raises(SystemExit) as ended:
+        main(["status", "--json", "--data-dir", str(tmp_path)])
+    status = json.loads(capsys.readouterr().out)
+    assert (ended.value.code, status["ready"]) == (1, False)
+    assert set(status["services"]) == {"control", "runtime", "node-1"}
+    assert status["processes"]["postgres"] == {
+        "pid": 10, "state": "waiting", "restarts": 2, "ready": False, "detail": "",
+    }  # fmt: skip
+    assert status["processes"]["node-1"]["detail"] == "no answer (ConnectError)"
+    assert status["nodes"] == SPLIT.nodes
+    with pytest.raises(SystemExit):
+        main(["status", "--data-dir", str(tmp_path)])
+    shown = capsys.readouterr().out
+    assert "pid 10, waiting, 2 restarts" in shown
+    assert "pid 11, running, 1 restart " in shown
+    assert "pid 12, running " in shown
+
+
+def test_one_pid_can_be_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For `kill`: a number and nothing else; khala is the process that was started."""
+    write_record(tmp_path, SPLIT)
+    for name, pid in (("runtime", 11), ("khala", SPLIT.pid)):
+        with pytest.raises(SystemExit) as ended:
+            main(["status", "--pid", name, "--data-dir", str(tmp_path)])
+        assert (ended.value.code, capsys.readouterr().out) == (0, f"{pid}\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["status", "--pid", "node-9", "--data-dir", str(tmp_path)])
+    assert ended.value.code == 1
+    assert "there are khala, postgres, runtime, node-1" in capsys.readouterr().err
