@@ -5,32 +5,46 @@ configuration judged, pool and peers opened, sweeper running, port bound. Leavin
 closes, requests in flight finish, the sweeper is cancelled, connections are given back.
 """
 
+from collections.abc import Callable
 from functools import partial
 from importlib import metadata, resources
 from typing import Final
 
 import attrs
+import httpx
 import trio
 
 from control.actors.audit_trail import AuditTrail
 from control.actors.authentication import Authentication
 from control.actors.key_commands import KeyCommands
+from control.actors.org_commands import OrgCommands
+from control.actors.revocation_commands import RevocationCommands
 from control.actors.session_commands import SessionCommands
+from control.actors.sign_in_flow import SignInFlow
 from control.actors.sweeper import Sweeper
 from control.actors.sync_token_commands import SyncTokenCommands
 from control.adapters.configuration import SECTION, ControlConfig
 from control.adapters.http.application import Commands, make_control_app
+from control.adapters.http.development_issuer import ISSUER_PATH
+from control.adapters.http.sign_in import CALLBACK_PATH
+from control.adapters.identity.development import DevelopmentIssuer
+from control.adapters.identity.oidc import OidcProvider
+from control.adapters.identity.workos import WorkosProvider
 from control.adapters.metrics import PrometheusMeters
 from control.adapters.postgres.audit import PostgresAudit
+from control.adapters.postgres.orgs import PostgresOrgs
+from control.adapters.postgres.pending_sign_ins import PostgresPendingSignIns
 from control.adapters.postgres.redemptions import PostgresRedemptions
+from control.adapters.postgres.revocations import PostgresRevocations
 from control.adapters.postgres.service_keys import PostgresKeys
 from control.adapters.postgres.sessions import PostgresSessions
 from control.adapters.runtime_owners import HttpRuntimeOwners
 from control.adapters.signing_keys import KeyRing, load_key_ring
-from control.ports import Clock
+from control.ports import Clock, IdentityProvider, Rng
 from khala_contracts import http_messages as m
 from khala_service.adapters.http_client import ServiceHttpClient, open_service_client
 from khala_service.adapters.postgres import PostgresPool, open_pool
+from khala_service.adapters.postgres_metrics import watch_pools
 from khala_service.adapters.postgres_migrations import (
     MigrationReport,
     check_revision,
@@ -39,9 +53,11 @@ from khala_service.adapters.postgres_migrations import (
 from khala_service.config import ConfigRefused, Secret
 from khala_service.http_edge import ReadyCheck, serve
 from khala_service.identifiers import SystemClock, SystemIds, SystemRng
-from khala_service.logs import get_logger
+from khala_service.logs import bind_log_context, get_logger
 from khala_service.metrics import MetricsRegistry
+from khala_service.readiness import make_drain_check
 from khala_service.service_auth import SERVICE_CREDENTIAL_PREFIX, ServiceCredentials
+from khala_service.supervision import supervise
 
 __all__ = ["SECTION", "ControlConfig", "ControlEndpoints", "migrate", "serve_control"]
 
@@ -49,6 +65,8 @@ MIGRATIONS: Final = resources.files("control") / "adapters" / "postgres" / "migr
 # What /api/compat says of this build. The node enforces the same at hello.
 PROTOCOL_RANGE: Final = (1, 1)
 SCHEMA_RANGE: Final = (1, 1)
+
+DEVELOPMENT_CLIENT_ID: Final = "khala-dev"
 
 _log = get_logger("control")
 
@@ -64,6 +82,10 @@ class ControlEndpoints:
 class _Actors:
     commands: Commands
     sweeper: Sweeper
+    # Counts a task that was started again, by kind.
+    restarted: Callable[[str], None]
+    flow: SignInFlow | None
+    issuer: DevelopmentIssuer | None
 
 
 async def migrate(owner_dsn: Secret | str) -> MigrationReport:
@@ -95,6 +117,7 @@ async def serve_control(
         ConfigRefused: The key ring or a service credential is unusable.
         OSError: The address cannot be bound.
     """
+    bind_log_context(service="control")
     draining = drain if drain is not None else trio.Event()
     ring = load_key_ring(config.signing_keys_file, may_create=config.is_dev)
     credentials = _read_credentials(config)
@@ -104,15 +127,19 @@ async def serve_control(
             config.database_dsn,
             application_name="khala-control",
             max_size=config.database_connections_max,
+            statement_timeout_ms=config.database_statement_timeout_ms,
+            acquire_timeout_s=config.database_acquire_timeout_ms / 1000,
         ) as pool,
         open_service_client(
             config.runtime_url, peer="runtime", credential=config.service_credential
         ) as runtime,
+        httpx.AsyncClient(trust_env=False, follow_redirects=False) as web,
         trio.open_nursery() as services,
     ):
-        pool.watch(metrics)
+        watch_pools(metrics, {"control": pool})
+        wall = clock or SystemClock()
         actors = _make_actors(
-            config, pool=pool, runtime=runtime, ring=ring, metrics=metrics, clock=clock or SystemClock()
+            config, pool=pool, runtime=runtime, web=web, ring=ring, metrics=metrics, clock=wall
         )
         app = make_control_app(
             actors.commands,
@@ -122,12 +149,25 @@ async def serve_control(
             runtimes=credentials["runtime"],
             metrics=metrics,
             ready_checks=_ready_checks(pool, draining),
+            flow=actors.flow,
+            issuer=actors.issuer,
+            origin=config.origin,
+            clock=wall,
             is_dev=config.is_dev,
         )
-        services.start_soon(actors.sweeper.serve_sweeping)
+        await services.start(
+            partial(supervise, "sweeper", actors.sweeper.serve_sweeping, restarted=actors.restarted)
+        )
         async with trio.open_nursery() as accepting:
             port = await accepting.start(
-                partial(serve, app, host=config.host, port=config.port, shutdown=draining)
+                partial(
+                    serve,
+                    app,
+                    host=config.host,
+                    port=config.port,
+                    shutdown=draining,
+                    notice_s=config.drain_notice_s,
+                )
             )
             _log.info("control_started", port=port, mode=config.mode)
             task_status.started(ControlEndpoints(port=port))
@@ -139,14 +179,17 @@ def _make_actors(
     *,
     pool: PostgresPool,
     runtime: ServiceHttpClient,
+    web: httpx.AsyncClient,
     ring: KeyRing,
     metrics: MetricsRegistry,
     clock: Clock,
 ) -> _Actors:
     ids, rng, meters = SystemIds(), SystemRng(), PrometheusMeters(metrics)
     sessions, keys = PostgresSessions(pool), PostgresKeys(pool)
-    redemptions = PostgresRedemptions(pool)
+    redemptions, revocations = PostgresRedemptions(pool), PostgresRevocations(pool)
+    pending = PostgresPendingSignIns(pool)
     trail = AuditTrail(PostgresAudit(pool), clock, meters)
+    meters.watch_audit_backlog(lambda: trail.suppressed_count)
     authentication = Authentication(sessions=sessions, keys=keys, verifier=ring, clock=clock)
     commands = Commands(
         sessions=SessionCommands(
@@ -158,6 +201,22 @@ def _make_actors(
             ids=ids,
             rng=rng,
             limits=config.session_limits,
+            meters=meters,
+        ),
+        revocations=RevocationCommands(
+            store=sessions,
+            log=revocations,
+            authentication=authentication,
+            trail=trail,
+            clock=clock,
+            meters=meters,
+        ),
+        orgs=OrgCommands(
+            store=PostgresOrgs(pool),
+            authentication=authentication,
+            trail=trail,
+            clock=clock,
+            ids=ids,
             meters=meters,
         ),
         keys=KeyCommands(
@@ -184,9 +243,73 @@ def _make_actors(
         ),
     )
     sweeper = Sweeper(
-        redemptions=redemptions, sessions=sessions, trail=trail, clock=clock, ids=ids, meters=meters
+        redemptions=redemptions,
+        sessions=sessions,
+        revocations=revocations,
+        pending=pending,
+        trail=trail,
+        clock=clock,
+        ids=ids,
+        meters=meters,
+        refresh_grace_s=config.refresh_grace_s,
     )
-    return _Actors(commands=commands, sweeper=sweeper)
+    issuer = _development_issuer(config, clock, rng) if config.provider == "development" else None
+    provider = _provider(config, web, clock)
+    flow: SignInFlow | None = None
+    if provider is not None:
+        flow = SignInFlow(
+            provider=provider,
+            pending=pending,
+            sessions=commands.sessions,
+            trail=trail,
+            clock=clock,
+            rng=rng,
+            redirect_uri=config.origin + CALLBACK_PATH,
+        )
+    return _Actors(
+        commands=commands, sweeper=sweeper, restarted=meters.count_restart, flow=flow, issuer=issuer
+    )
+
+
+def _development_issuer(config: ControlConfig, clock: Clock, rng: Rng) -> DevelopmentIssuer:
+    return DevelopmentIssuer(
+        issuer=config.origin + ISSUER_PATH,
+        client_id=DEVELOPMENT_CLIENT_ID,
+        redirect_uri=config.origin + CALLBACK_PATH,
+        clock=clock,
+        rng=rng,
+    )
+
+
+def _provider(config: ControlConfig, web: httpx.AsyncClient, clock: Clock) -> IdentityProvider | None:
+    """Return who signs people in; None: nobody, and the routes do not exist."""
+    match config.provider:
+        case "development":
+            return OidcProvider(
+                issuer=config.origin + ISSUER_PATH,
+                client_id=DEVELOPMENT_CLIENT_ID,
+                client_secret=None,
+                http=web,
+                clock=clock,
+            )
+        case "oidc":
+            return OidcProvider(
+                issuer=config.oidc_issuer,
+                client_id=config.oidc_client_id,
+                client_secret=config.oidc_client_secret,
+                http=web,
+                clock=clock,
+            )
+        case "workos":
+            assert config.workos_api_key is not None, "checked by the configuration"
+            return WorkosProvider(
+                client_id=config.workos_client_id,
+                api_key=config.workos_api_key,
+                http=web,
+                base_url=config.workos_base_url,
+            )
+        case _:
+            return None
 
 
 def _read_credentials(config: ControlConfig) -> dict[str, ServiceCredentials]:
@@ -211,13 +334,14 @@ def _read_credentials(config: ControlConfig) -> dict[str, ServiceCredentials]:
 
 
 def _ready_checks(pool: PostgresPool, draining: trio.Event) -> dict[str, ReadyCheck]:
-    async def is_serving() -> str | None:
-        return "draining" if draining.is_set() else None
+    async def has_database() -> str | None:
+        await pool.measure_clock_skew()
+        return None
 
     async def has_schema() -> str | None:
         return await check_revision(pool, plane="control", directory=MIGRATIONS)
 
-    return {"serving": is_serving, "database": has_schema}
+    return {"draining": make_drain_check(draining), "database": has_database, "migration": has_schema}
 
 
 def _compat(config: ControlConfig) -> m.CompatResponse:

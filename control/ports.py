@@ -12,8 +12,10 @@ import attrs
 
 from control.core.access_tokens import AccessClaims
 from control.core.audit import Action, AuditEntry
-from control.core.principals import KeyPrincipal, PersonPrincipal, SessionInfo
+from control.core.oidc import AssertedIdentity, FlowSecrets, PendingSignIn
+from control.core.principals import KeyPrincipal, OrgRole, PersonPrincipal, SessionInfo
 from control.core.redemptions import RedeemOutcome, Redemption
+from control.core.revocations import RevocationPage, SessionSelection
 from control.core.rights import TopicOwner
 from control.core.service_keys import KeyInfo, NewKey
 from control.core.sessions import NewSession, RefreshRefusal
@@ -99,6 +101,31 @@ class SignIn:
 
 
 @attrs.frozen
+class RefreshOrder:
+    """A refresh token as it was presented, and the successor that it gets if it is good.
+
+    Attributes:
+        sealed_successor: The successor, readable with the presented token only.
+        grace_ms: How long the same device may have the same successor again; 0: not at all.
+    """
+
+    presented_hash: bytes
+    device_id: str
+    successor_hash: bytes
+    sealed_successor: bytes
+    grace_ms: int
+
+
+@attrs.frozen
+class Reissued:
+    """A rotation that had happened, again for its own device: the successor, sealed."""
+
+    session: SessionInfo
+    refresh_expires_at_ms: int
+    sealed_successor: bytes
+
+
+@attrs.frozen
 class Rotated:
     """A refresh that succeeded: the session whose token was rotated."""
 
@@ -162,21 +189,34 @@ class SessionStore(Protocol):
         """Return session, memberships and device as they are now, in one statement."""
 
     async def rotate_refresh(
-        self,
-        presented_hash: bytes,
-        *,
-        device_id: str,
-        successor_hash: bytes,
-        now_ms: int,
-        request_id: str,
-    ) -> Rotated | RefreshDenied:
-        """Decide and carry out a refresh under the lock of the presented token's row."""
+        self, order: RefreshOrder, *, now_ms: int, request_id: str
+    ) -> Rotated | Reissued | RefreshDenied:
+        """Decide and carry out a refresh under the lock of the presented token's row.
 
-    async def revoke_session(self, session_id: str, *, now_ms: int, audit: AuditEntry) -> None:
-        """End a session; ending it again changes nothing."""
+        The reuse of a spent token ends its session, with audit row and revocation, in the same transaction.
+        """
 
-    async def list_sessions(self, user_id: str, *, limit: int) -> tuple[SessionInfo, ...]:
-        """Return a user's own sessions, newest first, ended ones included."""
+    async def revoke_sessions(
+        self, selection: SessionSelection, *, cause: str, now_ms: int, audit: AuditEntry
+    ) -> tuple[str, ...]:
+        """End the live sessions of a selection and return their ids, sorted.
+
+        Audit row and revocations are written in the same transaction; if nothing lived, nothing is.
+        """
+
+    async def find_subject(self, org_id: str, external_user_id: str) -> str | None:
+        """Return the user id of an application's own user, None if the org never named it."""
+
+    async def has_device(self, user_id: str, device_id: str) -> bool:
+        """Return whether the user was ever seen on the device."""
+
+    async def list_sessions(
+        self, user_id: str, *, device_id: str | None, limit: int
+    ) -> tuple[SessionInfo, ...]:
+        """Return a user's own sessions, newest first, ended ones included; of one device if it is named."""
+
+    async def forget_successors(self, *, spent_before_ms: int, batch: int) -> int:
+        """Forget at most `batch` sealed successors of tokens that were spent before; return how many."""
 
     async def open_key_session(self, order: KeySessionOrder) -> KeySession:
         """Return the live session of (key, user, device), made or extended to `expires_at_ms`."""
@@ -204,6 +244,90 @@ class KeyStore(Protocol):
 
     async def note_use(self, key_id: str, *, now_ms: int) -> None:
         """Record a use, unless one was recorded within the last minute."""
+
+
+@attrs.frozen
+class OrgMember:
+    """One member of an org."""
+
+    user_id: str
+    login: str
+    role: OrgRole
+    joined_at_ms: int
+
+
+class OrgStore(Protocol):
+    """Orgs and their members."""
+
+    async def create_org(
+        self, org_id: str, name: str, *, user_id: str, now_ms: int, audit: AuditEntry
+    ) -> None:
+        """Make an org whose first owner is the user."""
+
+    async def list_members(self, org_id: str) -> tuple[OrgMember, ...]:
+        """Return the members of an org, oldest first; none if it does not exist."""
+
+    async def change_member(
+        self,
+        org_id: str,
+        user_id: str,
+        new_role: OrgRole | None,
+        *,
+        actor_user_id: str,
+        now_ms: int,
+        audit: AuditEntry,
+    ) -> OrgMember | None:
+        """Add a member, give it another role, or remove it (None), as `core.org_policy` decides.
+
+        Two changes of one org at once are decided one after the other. Whoever may do less afterwards is
+        in the log of revocations when this returns.
+
+        Raises:
+            Refused: as `check_change`; not_found for a user that does not exist.
+        """
+
+
+class IdentityProvider(Protocol):
+    """Says who somebody is. Raises `Unavailable` with ``identity_unavailable`` where it does not answer."""
+
+    async def authorization_url(self, secrets: FlowSecrets, *, redirect_uri: str, login_hint: str) -> str:
+        """Return the URL to which the browser goes to sign in.
+
+        Args:
+            secrets: Of this sign-in; state, nonce and challenge enter the URL, verifier and binding do not.
+            redirect_uri: Where the provider sends the browser afterwards.
+            login_hint: Who is likely to sign in; may be empty.
+        """
+
+    async def exchange(self, code: str, *, verifier: str, nonce: str, redirect_uri: str) -> AssertedIdentity:
+        """Spend the code of a callback and return who signed in.
+
+        Raises:
+            IdentityRefused: The provider refuses the code, or its assertion is not for this sign-in.
+        """
+
+
+class PendingSignIns(Protocol):
+    """Sign-ins between their start and their callback."""
+
+    async def put(self, state_hash: bytes, pending: PendingSignIn) -> None:
+        """Remember a sign-in by the hash of its state."""
+
+    async def take(self, state_hash: bytes) -> PendingSignIn | None:
+        """Return and forget a sign-in: of many that ask at once, one gets it."""
+
+    async def sweep(self, *, now_ms: int, batch: int) -> int:
+        """Remove at most `batch` that nobody completed in time; return how many."""
+
+
+class RevocationLog(Protocol):
+    """What has been revoked, in commit order; written by the stores whose changes revoke something."""
+
+    async def read_after(self, seq: int, *, limit: int) -> RevocationPage:
+        """Return at most `limit` rows after `seq`, and where the log stands, as one statement saw it."""
+
+    async def sweep(self, *, now_ms: int, batch: int) -> int:
+        """Remove at most `batch` rows that concern no token any more; return how many."""
 
 
 class RedemptionStore(Protocol):

@@ -1,6 +1,6 @@
 """Signing in, refreshing, signing out, and reading one's sessions.
 
-Development sign-in is the only issuer in this release's code; its route exists in dev mode only
+People are asserted by an issuer (`sign_in_flow.py`); in dev mode only, a bare login is enough
 (`adapters/http/sessions.py`). Whatever issuer asserts an identity, the session made for it is the same.
 """
 
@@ -13,13 +13,18 @@ from control.actors.authentication import Authentication, Resolved
 from control.core.access_tokens import AccessClaims, to_claims
 from control.core.audit import Action, Actor, AuditEntry, actor_of
 from control.core.credentials import (
+    SEAL_NONCE_BYTES,
     SECRET_BYTES,
     format_refresh_secret,
     hash_secret,
     is_refresh_secret,
+    open_successor,
+    seal_successor,
 )
+from control.core.oidc import AssertedIdentity
 from control.core.principals import PersonPrincipal, SessionInfo
-from control.core.refusals import Refused, invalid_argument, reauth_required, unauthenticated
+from control.core.refusals import Refused, invalid_argument, not_found, reauth_required, unauthenticated
+from control.core.revocations import SessionSelection
 from control.core.sessions import (
     MS_PER_S,
     NewSession,
@@ -28,7 +33,18 @@ from control.core.sessions import (
     check_login,
     check_person_surface,
 )
-from control.ports import Clock, Ids, Meters, RefreshDenied, Rng, SessionStore, SignIn, TokenSigner
+from control.ports import (
+    Clock,
+    Ids,
+    Meters,
+    RefreshDenied,
+    RefreshOrder,
+    Reissued,
+    Rng,
+    SessionStore,
+    SignIn,
+    TokenSigner,
+)
 from khala_contracts.ids import is_device_id
 from khala_contracts.sync_claims import Surface
 
@@ -87,6 +103,13 @@ class SessionCommands:
             if not is_device_id(device_id):
                 raise invalid_argument("device_id", "dev_ and 8..64 of 0-9 a-z")
             surface = check_person_surface(surface)
+        identity = AssertedIdentity(DEV_ISSUER, login, login)
+        return await self.open_session(identity, device_id=device_id, surface=surface, request_id=request_id)
+
+    async def open_session(
+        self, identity: AssertedIdentity, *, device_id: str, surface: Surface, request_id: str
+    ) -> IssuedTokens:
+        """Open a session for an identity that its issuer has asserted."""
         now_ms = self._now_ms()
         refresh_token = format_refresh_secret(self._rng.token_bytes(SECRET_BYTES))
         session = NewSession(
@@ -98,9 +121,9 @@ class SessionCommands:
             refresh_hash=hash_secret(refresh_token),
         )
         order = SignIn(
-            issuer=DEV_ISSUER,
-            subject=login,
-            login=login,
+            issuer=identity.issuer,
+            subject=identity.subject,
+            login=identity.login,
             new_user_id=self._ids.new("usr"),
             new_org_id=self._ids.new("org"),
             session=session,
@@ -112,7 +135,9 @@ class SessionCommands:
     async def refresh(self, *, refresh_token: str, device_id: str, request_id: str) -> IssuedTokens:
         """Spend a refresh token and return its successor with a new access token.
 
-        An access token is neither asked for nor looked at: its expiry is why one refreshes.
+        An access token is neither asked for nor looked at: its expiry is why one refreshes. The same
+        refresh again, by the same device within the grace, returns the same successor; any other use of a
+        spent token ends the session and every socket that stands on it.
 
         Raises:
             Refused: reauth_required, the same for unknown, foreign, spent and ended tokens.
@@ -123,16 +148,21 @@ class SessionCommands:
                 raise reauth_required("refresh_malformed")
             now_ms = self._now_ms()
             successor = format_refresh_secret(self._rng.token_bytes(SECRET_BYTES))
-            result = await self._store.rotate_refresh(
-                hash_secret(refresh_token),
+            order = RefreshOrder(
+                presented_hash=hash_secret(refresh_token),
                 device_id=device_id,
                 successor_hash=hash_secret(successor),
-                now_ms=now_ms,
-                request_id=request_id,
+                sealed_successor=seal_successor(
+                    refresh_token, successor, self._rng.token_bytes(SEAL_NONCE_BYTES)
+                ),
+                grace_ms=self._limits.refresh_grace_s * MS_PER_S,
             )
+            result = await self._store.rotate_refresh(order, now_ms=now_ms, request_id=request_id)
             if isinstance(result, RefreshDenied):
                 watch.actor = attrs.evolve(watch.actor, session_id=result.session_id)
                 raise reauth_required(result.refusal.value)
+            if isinstance(result, Reissued):
+                successor = open_successor(refresh_token, result.sealed_successor)
             person = await self._store.find_person(result.session.session_id)
             if person is None:
                 raise reauth_required("session_unknown")
@@ -148,7 +178,13 @@ class SessionCommands:
         async with self._trail.watching(Action.LOGOUT, request_id=request_id):
             person = await self._authentication.authenticate_person_untrusted(credential)
         entry = AuditEntry(action=Action.LOGOUT, request_id=request_id, actor=actor_of(person))
-        await self._store.revoke_session(person.session.session_id, now_ms=self._now_ms(), audit=entry)
+        session = person.session
+        await self._store.revoke_sessions(
+            SessionSelection(session.user_id, session_id=session.session_id),
+            cause=Action.LOGOUT.value,
+            now_ms=self._now_ms(),
+            audit=entry,
+        )
         self._meters.count_done(Action.LOGOUT)
 
     async def read_session(self, credential: str | None, *, request_id: str) -> PersonPrincipal:
@@ -161,17 +197,31 @@ class SessionCommands:
             return await self._authentication.authenticate_person_untrusted(credential)
 
     async def list_sessions(
-        self, credential: str | None, *, request_id: str
+        self, credential: str | None, *, device_id: str | None, request_id: str
     ) -> tuple[PersonPrincipal, tuple[SessionInfo, ...]]:
         """Return who asks, and the newest 200 sessions of that user, ended ones included.
 
+        Args:
+            credential: Who asks.
+            device_id: Only the sessions of this device of theirs; None: of all.
+            request_id: For the log.
+
         Raises:
-            Refused: unauthenticated, reauth_required; forbidden for a service key.
+            Refused: unauthenticated, reauth_required; forbidden for a service key; not_found for a
+                device on which the user never signed in, somebody else's included.
         """
-        async with self._trail.watching(Action.SESSION_READ, request_id=request_id):
+        async with self._trail.watching(Action.SESSION_READ, request_id=request_id) as watch:
             person = await self._authentication.authenticate_person_untrusted(credential)
-        user_id = person.session.user_id
-        return person, await self._store.list_sessions(user_id, limit=SESSIONS_LISTED_MAX)
+            watch.actor = actor_of(person)
+            user_id = person.session.user_id
+            if device_id is not None and not (
+                is_device_id(device_id) and await self._store.has_device(user_id, device_id)
+            ):
+                raise not_found("device_unknown_or_foreign")
+            sessions = await self._store.list_sessions(
+                user_id, device_id=device_id, limit=SESSIONS_LISTED_MAX
+            )
+        return person, sessions
 
     async def resolve_untrusted(self, credential: str, *, request_id: str) -> Resolved:
         """Return the bearer of a credential that another service was given.
@@ -197,14 +247,17 @@ class SessionCommands:
         expires_at_ms = access_expiry_ms(
             now_ms=now_ms, session_expires_at_ms=session.expires_at_ms, limits=self._limits
         )
+        issued_at_s = now_ms // MS_PER_S
+        # Rounded up, since a token of a session's last half second would otherwise live 0 s; but never more
+        # than the lifetime after what the token itself says is its beginning.
+        expires_at_s = min(-(-expires_at_ms // MS_PER_S), issued_at_s + self._limits.access_token_ttl_s)
         claims = AccessClaims(
             session_id=session.session_id,
             user_id=session.user_id,
             device_id=session.device_id,
             jti=self._ids.new("jti"),
-            issued_at_s=now_ms // MS_PER_S,
-            # Rounded up: a token of a session's last half second would otherwise live 0 s.
-            expires_at_s=-(-expires_at_ms // MS_PER_S),
+            issued_at_s=issued_at_s,
+            expires_at_s=expires_at_s,
         )
         return IssuedTokens(
             access_token=self._signer.sign(to_claims(claims)),

@@ -11,8 +11,8 @@ import trio
 
 from control.actors.audit_trail import AuditTrail
 from control.core.sessions import MS_PER_S
-from control.ports import Clock, Ids, Meters, RedemptionStore, SessionStore
-from khala_service.errors import Unavailable
+from control.ports import Clock, Ids, Meters, PendingSignIns, RedemptionStore, RevocationLog, SessionStore
+from khala_service.errors import SerializationTrouble, Unavailable
 from khala_service.logs import get_logger
 
 SWEEP_PERIOD_S: Final = 30.0
@@ -24,22 +24,28 @@ _logger = get_logger("control.sweeper")
 
 
 class Sweeper:
-    """Removes expired redemption records and long-ended sessions."""
+    """Removes expired redemption records, long-ended sessions and revocations of no further use."""
 
     def __init__(
         self,
         *,
         redemptions: RedemptionStore,
         sessions: SessionStore,
+        revocations: RevocationLog,
+        pending: PendingSignIns,
         trail: AuditTrail,
         clock: Clock,
         ids: Ids,
         meters: Meters,
+        refresh_grace_s: int,
         period_s: float = SWEEP_PERIOD_S,
         batch: int = SWEEP_BATCH,
     ) -> None:
         self._redemptions = redemptions
         self._sessions = sessions
+        self._revocations = revocations
+        self._pending = pending
+        self._grace_ms = refresh_grace_s * MS_PER_S
         self._trail = trail
         self._clock = clock
         self._ids = ids
@@ -47,14 +53,15 @@ class Sweeper:
         self._period_s = period_s
         self._batch = batch
 
-    async def serve_sweeping(self) -> None:
+    async def serve_sweeping(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sweep once a period, for ever."""
+        task_status.started()
         while True:
             await trio.sleep(self._period_s)
             try:
                 await self.sweep_once()
-            except Unavailable as error:
-                _logger.warning("sweep_failed", reason=error.reason)
+            except (Unavailable, SerializationTrouble) as error:
+                _logger.warning("sweep_failed", reason=str(error))
 
     async def sweep_once(self) -> int:
         """Make one pass; return the number of rows removed.
@@ -63,7 +70,14 @@ class Sweeper:
             Unavailable: The database did not answer; the next pass does the rest.
         """
         removed = 0
-        for sweep in (self._redemptions.sweep, self._sessions.sweep):
+        sweeps = (
+            self._redemptions.sweep,
+            self._sessions.sweep,
+            self._revocations.sweep,
+            self._pending.sweep,
+            self._forget_successors,
+        )
+        for sweep in sweeps:
             for _ in range(BATCHES_PER_PASS_MAX):
                 count = await sweep(now_ms=int(self._clock.now() * MS_PER_S), batch=self._batch)
                 removed += count
@@ -72,3 +86,6 @@ class Sweeper:
                     break
         await self._trail.write_summary(request_id=self._ids.new("req"))
         return removed
+
+    async def _forget_successors(self, *, now_ms: int, batch: int) -> int:
+        return await self._sessions.forget_successors(spent_before_ms=now_ms - self._grace_ms, batch=batch)

@@ -54,8 +54,49 @@ class ControlConfig:
         validator=[ge(0), le(65535)],
         metadata=described("Port to listen on; 0 takes a free one."),
     )
+    drain_notice_s: float = attrs.field(
+        default=1.0,
+        validator=[ge(0), le(60)],
+        metadata=described(
+            "How long a service that was asked to end says so at /readyz before its port closes, seconds."
+        ),
+    )
+    public_url: str = attrs.field(
+        default="",
+        validator=matches_re(rf"(?:{_URL})?"),
+        metadata=described("Origin at which browsers reach control; empty: http://<host>:<port>."),
+    )
+    identity_provider: Literal["", "none", "development", "oidc", "workos"] = attrs.field(
+        default="",
+        validator=in_(("", "none", "development", "oidc", "workos")),
+        metadata=described("Who signs people in; empty: development in dev mode, else none."),
+    )
+    oidc_issuer: str = attrs.field(default="", metadata=described("Issuer URL of the OIDC provider."))
+    oidc_client_id: str = attrs.field(default="", metadata=described("Our client id there."))
+    oidc_client_secret: Secret | None = attrs.field(
+        default=None, metadata=described("Our client secret there; none for a public client.")
+    )
+    workos_client_id: str = attrs.field(
+        default="", metadata=described("Client id of the AuthKit application.")
+    )
+    workos_api_key: Secret | None = attrs.field(default=None, metadata=described("API key of WorkOS."))
+    workos_base_url: str = attrs.field(
+        default="https://api.workos.com",
+        validator=matches_re(_URL),
+        metadata=described("Where WorkOS answers; another one for its emulator."),
+    )
     database_connections_max: int = attrs.field(
         default=10, validator=[ge(2), le(200)], metadata=described("Size of the connection pool.")
+    )
+    database_statement_timeout_ms: int = attrs.field(
+        default=5_000,
+        validator=[ge(100), le(60_000)],
+        metadata=described("Longest statement, milliseconds; the database cancels it."),
+    )
+    database_acquire_timeout_ms: int = attrs.field(
+        default=5_000,
+        validator=[ge(100), le(60_000)],
+        metadata=described("Longest wait for a connection, milliseconds, connecting included."),
     )
     access_token_ttl_s: int = attrs.field(
         default=sessions.ACCESS_TOKEN_TTL_S,
@@ -71,6 +112,13 @@ class ControlConfig:
         default=sync_tokens.TTL_DEFAULT_S,
         validator=[ge(sync_tokens.TTL_MIN_S), le(sync_tokens.TTL_MAX_S)],
         metadata=described("Lifetime of a sync token that asks for none, seconds."),
+    )
+    refresh_grace_s: int = attrs.field(
+        default=sessions.REFRESH_GRACE_S,
+        validator=[ge(0), le(300)],
+        metadata=described(
+            "Seconds for which a device that repeats a refresh gets the same successor; 0: never."
+        ),
     )
     sync_token_topics_max: int = attrs.field(
         default=sync_tokens.TOPICS_MAX,
@@ -92,6 +140,16 @@ class ControlConfig:
         """Refuse dev mode where others could reach it."""
         if self.is_dev and not _is_loopback(self.host):
             raise ValueError("mode dev listens on a loopback address only; host is another")
+        provider = self.provider
+        if provider == "development" and not self.is_dev:
+            raise ValueError("identity_provider: the development issuer exists in dev mode only")
+        if provider == "oidc" and not (self.oidc_issuer.startswith("http") and self.oidc_client_id):
+            raise ValueError("identity_provider: oidc needs oidc_issuer and oidc_client_id")
+        if provider == "workos" and not (self.workos_client_id and self.workos_api_key):
+            raise ValueError("identity_provider: workos needs workos_client_id and workos_api_key")
+        is_remote = provider in ("oidc", "workos")
+        if is_remote and not self.is_dev and not self.origin.startswith("https://"):
+            raise ValueError("public_url: people sign in over https only; name the https origin")
 
     @property
     def is_dev(self) -> bool:
@@ -99,10 +157,22 @@ class ControlConfig:
         return self.mode == "dev"
 
     @property
+    def provider(self) -> str:
+        """Who signs people in: none, development, oidc or workos."""
+        return self.identity_provider or ("development" if self.is_dev else "none")
+
+    @property
+    def origin(self) -> str:
+        """Origin at which browsers reach control, without a slash at the end."""
+        return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
+
+    @property
     def session_limits(self) -> SessionLimits:
         """Lifetimes of sessions and access tokens."""
         return SessionLimits(
-            access_token_ttl_s=self.access_token_ttl_s, session_lifetime_s=self.session_lifetime_s
+            access_token_ttl_s=self.access_token_ttl_s,
+            session_lifetime_s=self.session_lifetime_s,
+            refresh_grace_s=self.refresh_grace_s,
         )
 
     @property

@@ -3,11 +3,15 @@
 Labels are actions, reason codes and outcomes: closed sets, never an id or a topic.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from control.core.audit import Action
 from control.core.redemptions import RedeemOutcome
 from khala_service.metrics import MetricsRegistry
+
+# Kinds of tasks of control that are started again after a crash.
+TASK_KINDS: Final = ("sweeper",)
 
 
 class PrometheusMeters:
@@ -18,6 +22,7 @@ class PrometheusMeters:
             "khala_control_actions_total",
             "Things done: sign-ins, refreshes, keys made and revoked, sync tokens minted.",
             ("action",),
+            known=[action.value for action in Action],
         )
         self._refusals = registry.counter(
             "khala_control_refusals_total", "Refused requests.", ("action", "code")
@@ -27,11 +32,18 @@ class PrometheusMeters:
             "Refusals that exceeded the ration of audit rows and were only counted.",
         )
         self._redemptions = registry.counter(
-            "khala_control_redemptions_total", "Sync tokens presented by nodes.", ("outcome",)
+            "khala_control_redemptions_total",
+            "Sync tokens presented by nodes.",
+            ("outcome",),
+            known=[outcome.value for outcome in RedeemOutcome],
         )
         self._swept = registry.counter(
             "khala_control_swept_rows_total", "Redemption records and ended sessions removed."
         )
+        self._restarts = registry.counter(
+            "khala_task_restarts_total", "Contained crashes, by kind of task.", ("kind",), known=TASK_KINDS
+        )
+        self._registry = registry
 
     def count_done(self, action: Action) -> None:
         """Count one thing that was done."""
@@ -49,6 +61,16 @@ class PrometheusMeters:
         """Count the outcomes of one batch."""
         for outcome in outcomes:
             self._redemptions.labels(outcome.value).inc()
+
+    def count_restart(self, kind: str) -> None:
+        """Count one contained crash of a task; its kind is one of TASK_KINDS."""
+        self._restarts.labels(kind).inc()
+
+    def watch_audit_backlog(self, read: Callable[[], int]) -> None:
+        """Show how many refusals wait for their summary row; read at each scrape."""
+        self._registry.gauge_of(
+            "khala_control_audit_backlog", "Refusals counted and not written to the audit log yet.", read
+        )
 
     def count_swept(self, rows: int) -> None:
         """Count rows that were removed."""

@@ -4,13 +4,21 @@ Refresh tokens are ``khr_<52>``, service keys ``khk_<26 of the key id>_<52>``, w
 lower-case Crockford base32 carry 256 random bits. Only the SHA-256 of the whole text is stored: with
 256 bits of entropy there is nothing to guess, so neither salt nor stretching adds anything (NIST
 SP 800-63B section 5.1.1.2 asks for them for memorised secrets). Randomness is an argument.
+
+For the grace of a refresh the successor is kept sealed with the token that it replaced as the key: who
+presents that token again can be given the same successor, and nobody else can read it, the database
+included.
 """
 
 import hashlib
 import re
 from typing import Final
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
 SECRET_BYTES: Final = 32
+SEAL_NONCE_BYTES: Final = 12
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _SECRET_CHARS: Final = 52
 
@@ -43,6 +51,35 @@ def parse_key_secret(text: str) -> str | None:
 def hash_secret(secret: str) -> bytes:
     """Return the 32 bytes under which a refresh token or service key secret is stored."""
     return hashlib.sha256(secret.encode()).digest()
+
+
+def seal_successor(presented: str, successor: str, nonce: bytes) -> bytes:
+    """Return the successor of a refresh token, readable only with the presented token.
+
+    Args:
+        presented: The token that is being spent.
+        successor: What replaces it.
+        nonce: SEAL_NONCE_BYTES random bytes; two racing rotations seal under the same key.
+    """
+    return nonce + _seal_cipher(presented).encrypt(nonce, successor.encode(), None)
+
+
+def open_successor(presented: str, sealed: bytes) -> str:
+    """Return what `seal_successor` sealed.
+
+    Raises:
+        ValueError: It was sealed for another token.
+    """
+    nonce, rest = sealed[:SEAL_NONCE_BYTES], sealed[SEAL_NONCE_BYTES:]
+    try:
+        return _seal_cipher(presented).decrypt(nonce, rest, None).decode()
+    except InvalidTag:
+        raise ValueError("sealed for another token") from None
+
+
+def _seal_cipher(presented: str) -> ChaCha20Poly1305:
+    # Not hash_secret: that is what the database has.
+    return ChaCha20Poly1305(hashlib.sha256(b"khala.refresh_successor.v1\x00" + presented.encode()).digest())
 
 
 def _base32(random_bytes: bytes) -> str:

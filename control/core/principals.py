@@ -58,6 +58,9 @@ class SessionInfo:
     created_at_ms: int
     expires_at_ms: int
     revoked_at_ms: int | None
+    # Why and by whom (a user id; None: by the system); None while it lives.
+    revoked_reason: str | None = None
+    revoked_by: str | None = None
 
 
 @attrs.frozen

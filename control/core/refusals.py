@@ -49,6 +49,11 @@ def forbidden(cause: str) -> Refused:
     return Refused(reason_codes.FORBIDDEN, cause)
 
 
+def not_found(cause: str) -> Refused:
+    """Return the refusal of a thing that does not exist, or is not the caller's; nobody learns which."""
+    return Refused(reason_codes.NOT_FOUND, cause)
+
+
 def invalid_argument(field: str, problem: str) -> Refused:
     """Return the refusal of one field.
 

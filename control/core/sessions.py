@@ -21,6 +21,10 @@ ACCESS_TOKEN_TTL_S: Final = 900
 # SPEC section 5: absolute, from sign-in, whatever was refreshed in between.
 SESSION_LIFETIME_S: Final = 30 * 24 * 3600
 
+# SPEC section 5. Longer: a stolen token stays useful beside its owner's. Shorter: two tabs that refresh
+# at once, or an answer that was lost, end the session.
+REFRESH_GRACE_S: Final = 10
+
 LOGIN_MAX_CHARS: Final = 64
 # One spelling per person: no spaces, no case-folding or normalisation questions.
 _LOGIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)
@@ -32,6 +36,7 @@ class SessionLimits:
 
     access_token_ttl_s: int = ACCESS_TOKEN_TTL_S
     session_lifetime_s: int = SESSION_LIFETIME_S
+    refresh_grace_s: int = REFRESH_GRACE_S
 
 
 @attrs.frozen
@@ -56,16 +61,19 @@ class RefreshRecord:
     session_revoked_at_ms: int | None
     expires_at_ms: int
     used_at_ms: int | None
+    # The successor, readable only with the token itself; None once nobody may have it again.
+    sealed_successor: bytes | None = attrs.field(default=None, repr=False)
 
 
 class RefreshRefusal(Enum):
     """Why a refresh was refused; for the audit log only, the caller always sees the same."""
 
     UNKNOWN = "refresh_unknown"
-    WRONG_DEVICE = "refresh_wrong_device"
+    WRONG_DEVICE = "device_mismatch"
     REVOKED = "session_revoked"
     EXPIRED = "session_expired"
-    REUSED = "refresh_reused"
+    # A spent token was presented by somebody who is not its owner, or too late: the session ends.
+    REUSED = "refresh_token_reused"
 
 
 @attrs.frozen
@@ -75,23 +83,38 @@ class Rotate:
     expires_at_ms: int
 
 
-def decide_refresh(record: RefreshRecord | None, *, device_id: str, now_ms: int) -> Rotate | RefreshRefusal:
-    """Return whether a presented refresh token is replaced by a successor.
+@attrs.frozen
+class Reissue:
+    """The same rotation again, for the same device within the grace: it gets the same successor."""
 
-    The device is judged before reuse: a thief on another device learns nothing about whether the
-    owner has rotated since.
+    sealed_successor: bytes = attrs.field(repr=False)
+    expires_at_ms: int
+
+
+def decide_refresh(
+    record: RefreshRecord | None, *, device_id: str, now_ms: int, grace_ms: int
+) -> Rotate | Reissue | RefreshRefusal:
+    """Return what becomes of a presented refresh token.
+
+    A token that was never used and comes from another device is refused and stays good for its owner. A
+    spent one is proof that two hold it: it ends the session, unless its own device presents it again
+    within the grace (two tabs, or an answer that was lost on the way).
     """
     if record is None:
         return RefreshRefusal.UNKNOWN
-    if record.device_id != device_id:
-        return RefreshRefusal.WRONG_DEVICE
     if record.session_revoked_at_ms is not None:
         return RefreshRefusal.REVOKED
     if now_ms >= min(record.expires_at_ms, record.session_expires_at_ms):
         return RefreshRefusal.EXPIRED
-    if record.used_at_ms is not None:
-        return RefreshRefusal.REUSED
-    return Rotate(expires_at_ms=record.session_expires_at_ms)
+    is_own_device = record.device_id == device_id
+    if record.used_at_ms is None:
+        if not is_own_device:
+            return RefreshRefusal.WRONG_DEVICE
+        return Rotate(expires_at_ms=record.session_expires_at_ms)
+    is_in_grace = now_ms < record.used_at_ms + grace_ms
+    if is_own_device and is_in_grace and record.sealed_successor is not None:
+        return Reissue(record.sealed_successor, record.session_expires_at_ms)
+    return RefreshRefusal.REUSED
 
 
 def access_expiry_ms(*, now_ms: int, session_expires_at_ms: int, limits: SessionLimits) -> int:

@@ -144,18 +144,22 @@ def _key_context(
         return device_id, surface or Surface.SERVICE
     if KeyRight.MINT not in key.rights:
         raise forbidden("key_without_mint_right")
-    _check_subject(subject)
+    check_subject(subject.external_user_id, field="subject.user_id")
+    if not is_device_id(subject.device_id):
+        raise invalid_argument("subject.device_id", "dev_ and 8..64 of 0-9 a-z")
     if device_id not in ("", subject.device_id):
         raise invalid_argument("device_id", "empty, or equal to subject.device_id")
     return subject.device_id, surface or Surface.WEB
 
 
-def _check_subject(subject: Subject) -> None:
-    external = subject.external_user_id
-    if not (external.isprintable() and 1 <= len(external.encode()) <= SUBJECT_MAX_BYTES):
-        raise invalid_argument("subject.user_id", f"1..{SUBJECT_MAX_BYTES} printable bytes")
-    if not is_device_id(subject.device_id):
-        raise invalid_argument("subject.device_id", "dev_ and 8..64 of 0-9 a-z")
+def check_subject(external_user_id: str, *, field: str) -> None:
+    """Check the name by which an application knows one of its own users.
+
+    Raises:
+        Refused: invalid_argument, naming the field.
+    """
+    if not (external_user_id.isprintable() and 1 <= len(external_user_id.encode()) <= SUBJECT_MAX_BYTES):
+        raise invalid_argument(field, f"1..{SUBJECT_MAX_BYTES} printable bytes")
 
 
 def decide_ttl_s(order: SyncOrder, *, ends_at_ms: int | None, now_ms: int, limits: SyncLimits) -> int:

@@ -23,16 +23,26 @@ CHANGEABLE = {
     "users": set(),
     "identities": set(),
     "orgs": set(),
-    "memberships": set(),
+    "memberships": {"role"},
     "devices": {"last_seen_at"},
     "service_keys": {"last_used_at", "revoked_at", "revoked_by"},
-    "sessions": {"expires_at", "revoked_at", "revoked_reason"},
-    "refresh_tokens": {"used_at", "successor_hash"},
+    "sessions": {"expires_at", "revoked_at", "revoked_reason", "revoked_by"},
+    "refresh_tokens": {"used_at", "successor_hash", "sealed_successor"},
+    "pending_sign_ins": set(),
+    "revocation_head": {"head_seq", "floor_seq"},
+    "revocations": set(),
     "token_redemptions": {"redeemed_at"},
     "audit_log": set(),
     "schema_migrations": set(),
 }
-DELETABLE = {"sessions", "refresh_tokens", "token_redemptions"}
+DELETABLE = {
+    "memberships",
+    "pending_sign_ins",
+    "sessions",
+    "refresh_tokens",
+    "revocations",
+    "token_redemptions",
+}
 
 
 @pytest.fixture

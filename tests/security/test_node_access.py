@@ -59,8 +59,8 @@ IDS: Final = SystemIds()
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system that serves the pages of one origin."""
-    allowed = {"KHALA_NODE_ALLOWED_ORIGINS": ORIGIN}
-    with running_system(tmp_path_factory.mktemp("node"), **allowed) as started:
+    folder = tmp_path_factory.mktemp("node")
+    with running_system(folder, KHALA_NODE_ALLOWED_ORIGINS=ORIGIN) as started:
         yield started
 
 

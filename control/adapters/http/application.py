@@ -7,16 +7,25 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from control.actors.key_commands import KeyCommands
+from control.actors.org_commands import OrgCommands
+from control.actors.revocation_commands import RevocationCommands
 from control.actors.session_commands import SessionCommands
+from control.actors.sign_in_flow import SignInFlow
 from control.actors.sync_token_commands import SyncTokenCommands
+from control.adapters.http.development_issuer import add_development_issuer_routes
 from control.adapters.http.internal import add_internal_routes
 from control.adapters.http.keys import add_key_routes
+from control.adapters.http.orgs import add_org_routes
 from control.adapters.http.public import add_public_routes
 from control.adapters.http.requests import BODY_MAX_BYTES
+from control.adapters.http.revocations import add_revocation_routes
 from control.adapters.http.sessions import add_dev_routes, add_session_routes
+from control.adapters.http.sign_in import RefreshCookie, add_sign_in_routes
 from control.adapters.http.sync_tokens import add_sync_token_routes
+from control.adapters.identity.development import DevelopmentIssuer
 from control.adapters.signing_keys import KeyRing
 from control.core.refusals import Refused
+from control.ports import Clock
 from khala_contracts import http_messages as m
 from khala_service.http_edge import HttpProblem, ReadyCheck, make_app, respond
 from khala_service.http_problems import error_message
@@ -29,6 +38,8 @@ class Commands:
     """Everything that routes can ask for."""
 
     sessions: SessionCommands
+    revocations: RevocationCommands
+    orgs: OrgCommands
     keys: KeyCommands
     sync_tokens: SyncTokenCommands
 
@@ -42,9 +53,28 @@ def make_control_app(
     runtimes: ServiceCredentials,
     metrics: MetricsRegistry,
     ready_checks: Mapping[str, ReadyCheck],
+    flow: SignInFlow | None,
+    issuer: DevelopmentIssuer | None,
+    origin: str,
+    clock: Clock,
     is_dev: bool,
 ) -> QuartTrio:
-    """Return the application; the development sign-in route exists in it iff `is_dev`."""
+    """Return the application.
+
+    Args:
+        commands: What routes can ask for.
+        ring: Published at /.well-known/jwks.json.
+        compat: Said at /api/compat.
+        nodes: Who may use the nodes' internal routes.
+        runtimes: Who may use the runtime's.
+        metrics: Rendered at /metrics.
+        ready_checks: Named checks of /readyz.
+        flow: Sign-in through a provider; None: its routes do not exist.
+        issuer: The development issuer; None: its routes do not exist.
+        origin: Where browsers reach this application.
+        clock: Wall time.
+        is_dev: Whether the sign-in by a bare login exists.
+    """
     app = make_app("control", metrics=metrics, ready_checks=ready_checks, body_max_bytes=BODY_MAX_BYTES)
 
     @app.errorhandler(Refused)
@@ -54,9 +84,16 @@ def make_control_app(
         return respond(error_message(problem), problem.status, headers)
 
     add_public_routes(app, ring=ring, compat=compat)
-    add_session_routes(app, commands.sessions)
+    cookie = RefreshCookie(origin)
+    add_session_routes(app, commands.sessions, cookie=cookie, clock=clock)
+    if flow is not None:
+        add_sign_in_routes(app, flow, cookie)
+    if issuer is not None:
+        add_development_issuer_routes(app, issuer)
     if is_dev:
         add_dev_routes(app, commands.sessions)
+    add_org_routes(app, commands.orgs)
+    add_revocation_routes(app, commands.revocations, nodes=nodes)
     add_key_routes(app, commands.keys)
     add_sync_token_routes(app, commands.sync_tokens)
     add_internal_routes(

@@ -18,6 +18,7 @@ from control.core.principals import (
 from control.core.redemptions import RedeemOutcome
 from control.core.service_keys import KeyInfo
 from control.core.sessions import MS_PER_S
+from control.ports import OrgMember
 from khala_contracts import http_messages as m
 from khala_contracts.sync_claims import PrincipalKind, Surface
 from khala_contracts.wire_enums import EnumMap
@@ -46,12 +47,24 @@ def session_message(session: SessionInfo, *, of: PersonPrincipal) -> m.Session:
         revoked_at=session.revoked_at_ms or 0,
         orgs=[membership_message(membership) for membership in of.memberships],
         login=of.login,
+        revoked_reason=session.revoked_reason or "",
+        revoked_by=session.revoked_by or "",
     )
 
 
 def membership_message(membership: Membership) -> m.OrgMembership:
     """Return one org of a user."""
     return m.OrgMembership(org_id=membership.org_id, name=membership.name, role=membership.role.value)
+
+
+def member_message(member: OrgMember) -> m.OrgMember:
+    """Return one member of an org."""
+    return m.OrgMember(
+        user_id=member.user_id,
+        login=member.login,
+        role=member.role.value,
+        joined_at=member.joined_at_ms,
+    )
 
 
 def person_message(person: PersonPrincipal) -> m.Session:

@@ -52,6 +52,8 @@ def read_session(row: Row) -> SessionInfo:
         created_at_ms=to_ms(row["created_at"]),
         expires_at_ms=to_ms(row["expires_at"]),
         revoked_at_ms=to_ms_or_none(row["revoked_at"]),
+        revoked_reason=row["revoked_reason"],
+        revoked_by=row["revoked_by"],
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from control.adapters.postgres import statements
 from control.adapters.postgres.audit import append_entry
+from control.adapters.postgres.revocations import append_revocations
 from control.adapters.postgres.rows import (
     read_key_info,
     read_key_state,
@@ -11,6 +12,7 @@ from control.adapters.postgres.rows import (
     to_time_or_none,
 )
 from control.core.audit import AuditEntry
+from control.core.revocations import key_ended
 from control.core.service_keys import KeyInfo, NewKey
 from control.ports import KeyState
 from khala_service.adapters.postgres import PostgresPool
@@ -66,6 +68,7 @@ class PostgresKeys:
             revoked = await connection.fetchrow(statements.REVOKE_KEY, key_id, to_time(now_ms), revoked_by)
             assert revoked is not None, "the row is locked by this transaction"
             await append_entry(connection, audit)
+            await append_revocations(connection, [key_ended(key_id)], cause=audit.action.value, now_ms=now_ms)
             return read_key_info(revoked)
 
     async def note_use(self, key_id: str, *, now_ms: int) -> None:

@@ -6,8 +6,11 @@ same time (an identity, a device's inbox) are locked first, in the order identit
 
 from typing import Final
 
+import attrs
+
 from control.adapters.postgres import statements
 from control.adapters.postgres.audit import append_entry
+from control.adapters.postgres.revocations import append_revocations
 from control.adapters.postgres.rows import (
     read_person,
     read_session,
@@ -17,11 +20,14 @@ from control.adapters.postgres.rows import (
 )
 from control.core.audit import Action, Actor, AuditEntry, actor_of
 from control.core.principals import PersonPrincipal, SessionInfo
-from control.core.sessions import RefreshRecord, RefreshRefusal, decide_refresh
+from control.core.revocations import SessionSelection, session_ended
+from control.core.sessions import RefreshRecord, RefreshRefusal, Reissue, decide_refresh
 from control.ports import (
     KeySession,
     KeySessionOrder,
     RefreshDenied,
+    RefreshOrder,
+    Reissued,
     Rotated,
     SignIn,
 )
@@ -78,54 +84,70 @@ class PostgresSessions:
         return None if row is None else read_person(row)
 
     async def rotate_refresh(
-        self,
-        presented_hash: bytes,
-        *,
-        device_id: str,
-        successor_hash: bytes,
-        now_ms: int,
-        request_id: str,
-    ) -> Rotated | RefreshDenied:
+        self, order: RefreshOrder, *, now_ms: int, request_id: str
+    ) -> Rotated | Reissued | RefreshDenied:
         """Decide and carry out a refresh under the token's row lock; see the port."""
         async with self._pool.acquire() as connection, connection.transaction():
-            row = await connection.fetchrow(statements.LOCK_REFRESH, presented_hash)
-            decision = decide_refresh(_read_refresh(row), device_id=device_id, now_ms=now_ms)
+            row = await connection.fetchrow(statements.LOCK_REFRESH, order.presented_hash)
+            decision = decide_refresh(
+                _read_refresh(row), device_id=order.device_id, now_ms=now_ms, grace_ms=order.grace_ms
+            )
+            if row is None or decision is RefreshRefusal.UNKNOWN:
+                return RefreshDenied(RefreshRefusal.UNKNOWN, None)
+            session = read_session(row)
             if isinstance(decision, RefreshRefusal):
-                return RefreshDenied(decision, row["session_id"] if row is not None else None)
-            assert row is not None, "an unknown token is never rotated"
+                if decision is RefreshRefusal.REUSED:
+                    await self._end_family(connection, session, now_ms=now_ms, request_id=request_id)
+                return RefreshDenied(decision, session.session_id)
+            if isinstance(decision, Reissue):
+                return Reissued(session, decision.expires_at_ms, decision.sealed_successor)
             rotated = await connection.execute(
                 statements.ROTATE_REFRESH,
-                presented_hash,
-                successor_hash,
+                order.presented_hash,
+                order.successor_hash,
                 to_time(now_ms),
                 to_time(decision.expires_at_ms),
+                order.sealed_successor if order.grace_ms else None,
             )
             assert rotated == "INSERT 0 1", "the row's lock keeps the decision true"
-            session = read_session(row)
-            actor = Actor(
-                principal_kind=PrincipalKind.PERSON,
-                principal_id=session.user_id,
-                user_id=session.user_id,
-                session_id=session.session_id,
-                device_id=session.device_id,
-            )
-            await append_entry(
-                connection, AuditEntry(action=Action.REFRESH, request_id=request_id, actor=actor)
-            )
+            entry = AuditEntry(action=Action.REFRESH, request_id=request_id, actor=_actor_in(session))
+            await append_entry(connection, entry)
             return Rotated(session, decision.expires_at_ms)
 
-    async def revoke_session(self, session_id: str, *, now_ms: int, audit: AuditEntry) -> None:
-        """End a session; see the port."""
-        async with self._pool.acquire() as connection, connection.transaction():
-            ended = await connection.fetchrow(
-                statements.REVOKE_SESSION, session_id, to_time(now_ms), audit.action.value
-            )
-            if ended is not None:
-                await append_entry(connection, audit)
+    async def _end_family(
+        self, connection: PostgresConnection, session: SessionInfo, *, now_ms: int, request_id: str
+    ) -> None:
+        """End a session of whose spent refresh tokens somebody holds a copy."""
+        selection = SessionSelection(session.user_id, session_id=session.session_id)
+        entry = AuditEntry(
+            action=Action.SESSION_REVOKE,
+            request_id=request_id,
+            actor=_actor_in(session),
+            detail={"cause": RefreshRefusal.REUSED.value, "session_count": 1},
+        )
+        await _revoke(connection, selection, cause=RefreshRefusal.REUSED.value, now_ms=now_ms, audit=entry)
 
-    async def list_sessions(self, user_id: str, *, limit: int) -> tuple[SessionInfo, ...]:
+    async def revoke_sessions(
+        self, selection: SessionSelection, *, cause: str, now_ms: int, audit: AuditEntry
+    ) -> tuple[str, ...]:
+        """End live sessions; see the port."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            return await _revoke(connection, selection, cause=cause, now_ms=now_ms, audit=audit)
+
+    async def find_subject(self, org_id: str, external_user_id: str) -> str | None:
+        """Return the user that an application's own user is known as; see the port."""
+        row = await self._pool.fetchrow(statements.FIND_USER, f"org:{org_id}", external_user_id)
+        return None if row is None else str(row["user_id"])
+
+    async def has_device(self, user_id: str, device_id: str) -> bool:
+        """Return whether a session of the user was ever opened on the device; see the port."""
+        return await self._pool.fetchrow(statements.FIND_DEVICE, user_id, device_id) is not None
+
+    async def list_sessions(
+        self, user_id: str, *, device_id: str | None, limit: int
+    ) -> tuple[SessionInfo, ...]:
         """Return a user's newest sessions; see the port."""
-        rows = await self._pool.fetch(statements.LIST_SESSIONS, user_id, limit)
+        rows = await self._pool.fetch(statements.LIST_SESSIONS, user_id, device_id, limit)
         return tuple(read_session(row) for row in rows)
 
     async def open_key_session(self, order: KeySessionOrder) -> KeySession:
@@ -151,6 +173,11 @@ class PostgresSessions:
             assert row is not None, "an upsert without a condition returns its row"
             return KeySession(session_id=row["session_id"], user_id=user_id)
 
+    async def forget_successors(self, *, spent_before_ms: int, batch: int) -> int:
+        """Forget sealed successors that nobody may have again; see the port."""
+        tag = await self._pool.execute(statements.SWEEP_SEALED_SUCCESSORS, to_time(spent_before_ms), batch)
+        return int(tag.rpartition(" ")[2])
+
     async def sweep(self, *, now_ms: int, batch: int) -> int:
         """Remove sessions that ended 30 days ago; see the port."""
         tag = await self._pool.execute(
@@ -169,7 +196,48 @@ def _read_refresh(row: Row | None) -> RefreshRecord | None:
         session_revoked_at_ms=to_ms_or_none(row["revoked_at"]),
         expires_at_ms=to_ms(row["token_expires_at"]),
         used_at_ms=to_ms_or_none(row["used_at"]),
+        sealed_successor=row["sealed_successor"],
     )
+
+
+def _actor_in(session: SessionInfo) -> Actor:
+    return Actor(
+        principal_kind=PrincipalKind.PERSON,
+        principal_id=session.user_id,
+        user_id=session.user_id,
+        session_id=session.session_id,
+        device_id=session.device_id,
+    )
+
+
+async def _revoke(
+    connection: PostgresConnection,
+    selection: SessionSelection,
+    *,
+    cause: str,
+    now_ms: int,
+    audit: AuditEntry,
+) -> tuple[str, ...]:
+    rows = await connection.fetch(
+        statements.REVOKE_SESSIONS,
+        selection.user_id,
+        selection.principal_kind.value,
+        selection.session_id,
+        selection.device_id,
+        selection.spare_session_id,
+        to_time(now_ms),
+        cause,
+        audit.actor.user_id,
+    )
+    ended = tuple(sorted(row["session_id"] for row in rows))
+    if ended:
+        await append_entry(
+            connection, attrs.evolve(audit, detail={**audit.detail, "session_count": len(ended)})
+        )
+        await append_revocations(
+            connection, [session_ended(session_id) for session_id in ended], cause=cause, now_ms=now_ms
+        )
+    return ended
 
 
 async def _ensure_user(

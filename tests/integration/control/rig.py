@@ -205,6 +205,7 @@ def make_config(
         signing_keys_file=directory / "control_signing_keys.json",
         mode=mode,
         port=0,
+        drain_notice_s=0.0,
     )
 
 

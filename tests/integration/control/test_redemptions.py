@@ -8,7 +8,9 @@ from control.actors.audit_trail import AuditTrail
 from control.actors.sweeper import Sweeper
 from control.adapters.metrics import PrometheusMeters
 from control.adapters.postgres.audit import PostgresAudit
+from control.adapters.postgres.pending_sign_ins import PostgresPendingSignIns
 from control.adapters.postgres.redemptions import PostgresRedemptions
+from control.adapters.postgres.revocations import PostgresRevocations
 from control.adapters.postgres.sessions import PostgresSessions
 from khala_service.adapters.postgres import open_pool
 from khala_service.identifiers import SystemIds
@@ -190,6 +192,9 @@ async def test_records_end_with_their_token(control: ControlRig) -> None:
         sweeper = Sweeper(
             redemptions=PostgresRedemptions(connections),
             sessions=PostgresSessions(connections),
+            revocations=PostgresRevocations(connections),
+            pending=PostgresPendingSignIns(connections),
+            refresh_grace_s=10,
             trail=AuditTrail(PostgresAudit(connections), control.clock, meters),
             clock=control.clock,
             ids=SystemIds(),

@@ -11,19 +11,20 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import httpx
 import pytest
 import trio
 
-from control.__main__ import EXIT_CONFIG, EXIT_FAILED
 from control.app import ControlConfig, migrate, serve_control
 from khala.adapters.embedded_postgres import start_server, stop_server
 from khala.adapters.embedded_postgres_roles import bootstrap_roles
 from khala_contracts import http_messages as m
 from khala_service.adapters.postgres import open_asyncio_loop
 from khala_service.config import ConfigRefused, Secret
+from khala_service.service_process import EXIT_FAILED, EXIT_REFUSED
 from tests.integration.control.rig import ControlRig, make_config, refusal, running_control
 from tests.postgres_cluster import ROOT, Database, PostgresTestCluster, running_cluster
 from tests.postgres_cluster import migrate as migrate_plane
@@ -100,6 +101,8 @@ async def test_production_has_no_development_sign_in(control_database: Database,
         answer = await control.post("/api/auth/dev/sign-in", body)
         nowhere = await control.post("/api/auth/dev/elsewhere", body)
         assert refusal(answer) == refusal(nowhere) == (404, "not_found")
+        for path in ("/api/auth/start", "/api/auth/callback", "/dev/issuer/authorize", "/dev/issuer/jwks"):
+            assert refusal(await control.get(path)) == (404, "not_found")
         assert (await control.http.get("/.well-known/jwks.json")).status_code == 200
         assert (await control.rows("SELECT count(*) AS n FROM control.sessions"))[0]["n"] == 0
 
@@ -183,7 +186,7 @@ async def test_not_ready_before_migration(empty_database: Database, tmp_path: Pa
     config = make_config(empty_database, tmp_path)
     async with running_control(config, empty_database) as control:
         answer = await control.http.get("/readyz")
-        assert (answer.status_code, answer.json()["checks"]["database"]) == (503, "migration_required")
+        assert (answer.status_code, answer.json()["checks"]["migration"]) == (503, "migration_required")
         report = await migrate(empty_database.dsn("khala_control_owner"))
         assert report.revision == len(report.applied) > 0
         assert (await migrate(Secret(empty_database.dsn("khala_control_owner")))).applied == ()
@@ -215,7 +218,7 @@ def test_the_command(empty_database: Database, tmp_path: Path) -> None:
         "KHALA_CONTROL_PORT": "0",
     }
     refused = subprocess.run([*command, "serve"], env=_environment(env), capture_output=True, timeout=60)
-    assert refused.returncode == EXIT_CONFIG
+    assert refused.returncode == EXIT_REFUSED
     assert b"signing_keys_file" in refused.stderr
     served = subprocess.Popen(
         [*command, "serve"],
@@ -237,10 +240,10 @@ def test_the_command(empty_database: Database, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "code", "said"),
     [
-        ({}, EXIT_CONFIG, "control.database_dsn: required"),
-        ({"KHALA_CONTROL_MODE": "test"}, EXIT_CONFIG, "control.mode"),
-        ({"KHALA_CONTROL_SYNC_TOKEN_TTL_S": "901"}, EXIT_CONFIG, "control.sync_token_ttl_s"),
-        ({"KHALA_CONTROL_NOTHING": "1"}, EXIT_CONFIG, "KHALA_CONTROL_NOTHING: unknown variable"),
+        ({}, EXIT_REFUSED, "control.database_dsn: required"),
+        ({"KHALA_CONTROL_MODE": "test"}, EXIT_REFUSED, "control.mode"),
+        ({"KHALA_CONTROL_SYNC_TOKEN_TTL_S": "901"}, EXIT_REFUSED, "control.sync_token_ttl_s"),
+        ({"KHALA_CONTROL_NOTHING": "1"}, EXIT_REFUSED, "KHALA_CONTROL_NOTHING: unknown variable"),
     ],
 )
 def test_refused_configuration(variables: dict[str, str], code: int, said: str) -> None:
@@ -280,6 +283,31 @@ def test_dev_mode_is_for_loopback(tmp_path: Path, control_database: Database) ->
         with pytest.raises(ValueError, match="loopback"):
             attrs.evolve(dev, host=host)
         assert not attrs.evolve(dev, host=host, mode="production").is_dev
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"identity_provider": "development"}, "dev mode only"),
+        ({"identity_provider": "oidc"}, "needs oidc_issuer"),
+        (
+            {"identity_provider": "workos", "workos_client_id": "c"},
+            "needs workos_client_id and workos_api_key",
+        ),
+        (
+            {"identity_provider": "oidc", "oidc_issuer": "https://id.example", "oidc_client_id": "c"},
+            "over https",
+        ),
+    ],
+)
+def test_a_provider_is_configured_whole_or_not_at_all(
+    tmp_path: Path, control_database: Database, changes: dict[str, Any], problem: str
+) -> None:
+    """In production: no development issuer, no provider without its client, no sign-in over plain HTTP."""
+    production = make_config(control_database, tmp_path, mode="production")
+    assert production.provider == "none"
+    with pytest.raises(ValueError, match=problem):
+        attrs.evolve(production, **changes)
 
 
 async def test_an_address_in_use(control: ControlRig) -> None:

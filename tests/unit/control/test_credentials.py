@@ -11,7 +11,9 @@ from control.core.credentials import (
     format_refresh_secret,
     hash_secret,
     is_refresh_secret,
+    open_successor,
     parse_key_secret,
+    seal_successor,
 )
 from tests.unit.control.samples import make_id
 
@@ -66,3 +68,20 @@ def test_too_little_randomness_is_our_mistake(length: int) -> None:
 def test_the_stored_form_is_sha256() -> None:
     """So that a database made by one release is read by the next."""
     assert hash_secret("khr_x") == hashlib.sha256(b"khr_x").digest()
+
+
+@given(secret_bytes, secret_bytes, secret_bytes, st.binary(min_size=12, max_size=12))
+def test_a_successor_opens_with_its_predecessor_only(
+    presented: bytes, successor: bytes, other: bytes, nonce: bytes
+) -> None:
+    """Sealed, it shows nothing; the token that it replaced opens it, and no other text does."""
+    spent, new = format_refresh_secret(presented), format_refresh_secret(successor)
+    sealed = seal_successor(spent, new, nonce)
+    assert new.encode() not in sealed
+    assert open_successor(spent, sealed) == new
+    wrong = format_refresh_secret(other)
+    if wrong != spent:
+        with pytest.raises(ValueError, match="another token"):
+            open_successor(wrong, sealed)
+    with pytest.raises(ValueError, match="another token"):
+        open_successor(spent, sealed[:-1] + bytes([sealed[-1] ^ 1]))

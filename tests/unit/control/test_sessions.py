@@ -9,6 +9,7 @@ from control.core.refusals import Refused
 from control.core.sessions import (
     RefreshRecord,
     RefreshRefusal,
+    Reissue,
     Rotate,
     SessionLimits,
     access_expiry_ms,
@@ -27,6 +28,9 @@ FRESH = RefreshRecord(
     expires_at_ms=NOW_MS + 1000,
     used_at_ms=None,
 )
+GRACE_MS = 10
+SPENT = attrs.evolve(FRESH, used_at_ms=NOW_MS, sealed_successor=b"sealed")
+AGAIN = Reissue(b"sealed", NOW_MS + 1000)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +44,13 @@ FRESH = RefreshRecord(
         (None, DEVICE, NOW_MS, RefreshRefusal.UNKNOWN),
         (FRESH, OTHER_DEVICE, NOW_MS, RefreshRefusal.WRONG_DEVICE),
         (FRESH, "", NOW_MS, RefreshRefusal.WRONG_DEVICE),
-        (attrs.evolve(FRESH, used_at_ms=NOW_MS - 1), DEVICE, NOW_MS, RefreshRefusal.REUSED),
-        (attrs.evolve(FRESH, used_at_ms=NOW_MS - 1), OTHER_DEVICE, NOW_MS, RefreshRefusal.WRONG_DEVICE),
+        (SPENT, DEVICE, NOW_MS, AGAIN),
+        (SPENT, DEVICE, NOW_MS + GRACE_MS - 1, AGAIN),
+        (SPENT, DEVICE, NOW_MS + GRACE_MS, RefreshRefusal.REUSED),
+        (SPENT, OTHER_DEVICE, NOW_MS, RefreshRefusal.REUSED),
+        (attrs.evolve(SPENT, sealed_successor=None), DEVICE, NOW_MS, RefreshRefusal.REUSED),
+        (attrs.evolve(SPENT, session_revoked_at_ms=NOW_MS), DEVICE, NOW_MS, RefreshRefusal.REVOKED),
+        (SPENT, DEVICE, NOW_MS + 1000, RefreshRefusal.EXPIRED),
         (attrs.evolve(FRESH, session_revoked_at_ms=NOW_MS), DEVICE, NOW_MS, RefreshRefusal.REVOKED),
         (
             attrs.evolve(FRESH, session_revoked_at_ms=1, used_at_ms=1),
@@ -52,10 +61,20 @@ FRESH = RefreshRecord(
     ],
 )
 def test_refresh(
-    record: RefreshRecord | None, device_id: str, now_ms: int, expected: Rotate | RefreshRefusal
+    record: RefreshRecord | None, device_id: str, now_ms: int, expected: Rotate | Reissue | RefreshRefusal
 ) -> None:
-    """Used once, by its device, while token and session live; at the expiry itself it has ended."""
-    assert decide_refresh(record, device_id=device_id, now_ms=now_ms) == expected
+    """Used once, by its device, while token and session live; at the expiry itself it has ended.
+
+    The same device gets the same successor within the grace and not at its end.
+    """
+    decided = decide_refresh(record, device_id=device_id, now_ms=now_ms, grace_ms=GRACE_MS)
+    assert decided == expected
+
+
+def test_without_grace_a_token_is_good_once() -> None:
+    """With a grace of 0 even the same moment is too late."""
+    decided = decide_refresh(SPENT, device_id=DEVICE, now_ms=NOW_MS, grace_ms=0)
+    assert decided is RefreshRefusal.REUSED
 
 
 @given(
@@ -76,7 +95,9 @@ def test_a_successor_needs_everything(
         expires_at_ms=NOW_MS + ends_ms,
         session_expires_at_ms=NOW_MS + session_ends_ms,
     )
-    decision = decide_refresh(record, device_id=DEVICE if own_device else OTHER_DEVICE, now_ms=NOW_MS)
+    decision = decide_refresh(
+        record, device_id=DEVICE if own_device else OTHER_DEVICE, now_ms=NOW_MS, grace_ms=GRACE_MS
+    )
     fine = own_device and not used and not revoked and ends_ms > 0 and session_ends_ms > 0
     assert isinstance(decision, Rotate) == fine
     if isinstance(decision, Rotate):

@@ -1,6 +1,7 @@
 -- $1 session_id. A person's session with everything that its rights depend on, in one snapshot.
 SELECT
     s.session_id, s.user_id, s.device_id, s.surface, s.created_at, s.expires_at, s.revoked_at,
+    s.revoked_reason, s.revoked_by,
     u.login, d.owns_inbox,
     coalesce(o.org_ids, '{}') AS org_ids,
     coalesce(o.org_names, '{}') AS org_names,

@@ -1,0 +1,1 @@
+"""Identity providers: who somebody is, said by somebody else. Control keeps no credential of a person."""

@@ -1,0 +1,4 @@
+-- $1 state_hash, $2 binding_hash, $3 nonce, $4 verifier, $5 device_id, $6 surface, $7 return_to, $8 expires_at.
+INSERT INTO control.pending_sign_ins
+    (state_hash, binding_hash, nonce, verifier, device_id, surface, return_to, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
