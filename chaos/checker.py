@@ -10,8 +10,11 @@ What it judges, and the rules that a verdict names:
 2. each history: one contiguous piece of its topic, equal to the journal line by line; if it claims to
    be complete it ends at the head, if it claims the beginning it begins there (``gap, duplicate,
    order, foreign, content, chain, loss``);
-3. each acknowledgement: the event is in the journal at that position, no key has two and no position
-   has two keys (``lost_ack, ack_chain, applied_twice, shared_ack``).
+3. each acknowledgement: the event is in the journal at that position, with that payload where it is
+   told, no key has two and no position has two keys (``lost_ack, ack_chain, ack_content,
+   applied_twice, shared_ack``);
+4. where producers write their key into each payload: no payload is there twice, also of those whose
+   acknowledgement never arrived (``applied_twice``).
 
 A verdict lists every violation; an empty list means that what was promised was kept. A history that
 lies wholly below the floor cannot be compared and is judged by its own chain.
@@ -42,6 +45,7 @@ __all__ = [
     "Line",
     "Violation",
     "check_acks",
+    "check_applied_once",
     "check_history",
     "check_journal",
     "main",
@@ -218,6 +222,8 @@ def check_acks(acks: Iterable[AckLine], journal: Journal, *, source: str) -> lis
             violations.append(Violation("lost_ack", source, ack.topic, ack.seq, ack.event_id))
         elif truth is not None and truth.chain != ack.chain:
             violations.append(Violation("ack_chain", source, ack.topic, ack.seq, ack.event_id))
+        elif truth is not None and ack.payload_sha256 not in (None, truth.payload_sha256):
+            violations.append(Violation("ack_content", source, ack.topic, ack.seq, ack.event_id))
         known = answers.setdefault(ack.key, ack)
         if known != ack:
             detail = f"key also at topic={known.topic} seq={known.seq} as {known.event_id}"
@@ -230,6 +236,25 @@ def check_acks(acks: Iterable[AckLine], journal: Journal, *, source: str) -> lis
         if count > 1:
             topic, seq = next((a.topic, a.seq) for a in answers.values() if a.event_id == event_id)
             violations.append(Violation("shared_ack", source, topic, seq, f"{event_id} at {count} positions"))
+    return violations
+
+
+def check_applied_once(journal: Journal, *, kind: str, source: str = "journal") -> list[Violation]:
+    """Judge that no payload of a kind is there twice, in any topic.
+
+    For journals whose producers write their key into each payload of the kind: a payload that is there
+    twice is then a retry that was applied twice, also if only one of the two was acknowledged.
+    """
+    violations: list[Violation] = []
+    first_places: dict[bytes, Line] = {}
+    for topic, lines in journal.topics.items():
+        for line in lines:
+            if line.kind != kind:
+                continue
+            first = first_places.setdefault(line.payload_sha256, line)
+            if first is not line:
+                detail = f"the payload is also at topic={first.topic} seq={first.seq}"
+                violations.append(Violation("applied_twice", source, topic, line.seq, detail))
     return violations
 
 

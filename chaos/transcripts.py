@@ -3,7 +3,7 @@
 One JSON object a line, 64-bit integers as strings or numbers, further members ignored:
 
     journal, histories   {"topic", "seq", "kind", "schema_version", "payload_sha256", "chain"}
-    acknowledgements     {"key", "event_id", "topic", "seq", "chain"}
+    acknowledgements     {"key", "event_id", "topic", "seq", "chain"}, perhaps "payload_sha256"
 
 A line that is not exactly of this form is refused with its place and never guessed at: a file that was
 cut in the middle of a line must not count as a shorter one.
@@ -45,13 +45,18 @@ class Line:
 
 @attrs.frozen
 class AckLine:
-    """One append that a producer was told is durable."""
+    """One append that a producer was told is durable.
+
+    Attributes:
+        payload_sha256: Of what was appended, as its producer knows it; None: not written down.
+    """
 
     key: str
     event_id: str
     topic: str
     seq: int
     chain: bytes
+    payload_sha256: bytes | None = None
 
 
 class BrokenTranscriptError(Exception):
@@ -90,6 +95,7 @@ def _ack_line(record: Mapping[str, object]) -> AckLine:
         topic=_text(record, "topic"),
         seq=_number(record, "seq", SEQ_MAX),
         chain=_hash(record, "chain"),
+        payload_sha256=_hash(record, "payload_sha256") if "payload_sha256" in record else None,
     )
 
 

@@ -23,7 +23,7 @@ from chaos.load.cpu_time import cpu_time_of_tree
 from khala.adapters.embedded_postgres_binaries import clean_environment, find_binaries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 15.0
@@ -100,16 +100,18 @@ class SystemUnderTest:
 
 
 @contextmanager
-def running_system_under_test(folder: Path, *, config: str) -> Iterator[SystemUnderTest]:
-    """Start ``khala up`` in ``folder`` with a TOML configuration; end it with the block.
+def running_system_under_test(
+    folder: Path, *, config: str, options: Sequence[str] = ()
+) -> Iterator[SystemUnderTest]:
+    """Start ``khala up`` in ``folder`` with a TOML configuration and further options; end it with the block.
 
     Raises:
         SystemFailedError: It was not ready within ``START_TIMEOUT_S``.
     """
     config_file, ready_file, data_dir = folder / "khala.toml", folder / "ready.json", folder / "data"
     config_file.write_text(config, encoding="utf-8")
-    options = {"--data-dir": data_dir, "--port-base": 0, "--ready-file": ready_file, "--config": config_file}
-    words = [str(word) for option in options.items() for word in option]
+    own = {"--data-dir": data_dir, "--port-base": 0, "--ready-file": ready_file, "--config": config_file}
+    words = [*(str(word) for option in own.items() for word in option), *options]
     with (folder / "up.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "khala.cli", "up", *words],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from chaos.checker import Journal, check_acks, check_history, check_journal, main
+from chaos.checker import Journal, check_acks, check_applied_once, check_history, check_journal, main
 from tests.unit.chaos.histories import OTHER_TOPIC, TOPIC, acks_of, history, write_acks, write_lines
 
 if TYPE_CHECKING:
@@ -164,6 +164,29 @@ def test_a_retry_that_got_the_same_answer_is_no_violation() -> None:
     """The same key with the same answer, any number of times."""
     acks = acks_of(LINES)
     assert check_acks([*acks, *acks], JOURNAL, source="producer") == []
+
+
+def test_an_acknowledgement_of_other_content_is_caught() -> None:
+    """Where the producer wrote down what it sent, that is what must be there."""
+    acks = [
+        attrs.evolve(ack, payload_sha256=line.payload_sha256)
+        for ack, line in zip(acks_of(LINES), LINES, strict=True)
+    ]
+    assert check_acks(acks, JOURNAL, source="producer") == []
+    other = changed_ack(acks, 2, payload_sha256=NOTHING)
+    assert rules(check_acks(other, JOURNAL, source="producer")) == {"ack_content"}
+
+
+def test_a_payload_that_is_there_twice_is_a_key_applied_twice() -> None:
+    """In one topic or in two, also where no acknowledgement tells; other kinds may repeat themselves."""
+    twice = history(events=[("thought", b"key-1"), ("output", b"same"), ("thought", b"key-1")])
+    elsewhere = history(OTHER_TOPIC, [("thought", b"key-1"), ("output", b"same")])
+    assert check_journal(Journal.of(twice)) == []
+    (violation,) = check_applied_once(Journal.of(twice), kind="thought")
+    assert (violation.rule, violation.seq) == ("applied_twice", 3)
+    both = check_applied_once(Journal.of([twice[0], *elsewhere]), kind="thought")
+    assert [(violation.topic, violation.seq) for violation in both] == [(OTHER_TOPIC, 1)]
+    assert check_applied_once(Journal.of([twice[0], twice[1], elsewhere[1]]), kind="thought") == []
 
 
 class TestRetention:
