@@ -47,10 +47,11 @@ FOREIGN_HEADER_ALLOWED = {
     "tests/ci/boundaries.py": "names what it looks for",
     "tests/unit/ci/test_boundaries.py": "plants what it looks for",
 }
-ASYNCIO_MODULES = frozenset({"asyncio", "asyncpg", "trio_asyncio"})
+ASYNCIO_MODULES = frozenset({"asyncio", "asyncpg", "nats", "trio_asyncio"})
 ASYNCIO_PLACES = re.compile(
     r"/adapters/postgres(_\w+)?(/|\.py$)|^khala/adapters/embedded_postgres\w*\.py$"
-    r"|^khala/service/khala_service/adapters/asyncio_bridge\.py$|^(tests|chaos)/"
+    r"|^khala/service/khala_service/adapters/asyncio_bridge\.py$|^fanout_drivers/nats_connection\.py$"
+    r"|^(tests|chaos)/"
 )
 NONDETERMINISM = frozenset({"random", "secrets", "uuid", "time"})
 NONDETERMINISM_LAYERS = re.compile(
@@ -105,9 +106,9 @@ def find_unbounded_channels(context: CheckContext) -> Problems:
 
 
 def find_asyncio_outside_adapters(context: CheckContext) -> Problems:
-    """Asyncio and the libraries that need it stay in the postgres adapters."""
+    """Asyncio and the libraries that need it stay in the postgres adapters and the connection to NATS."""
     return [
-        f"{name}:{line}: imports {module}; asyncio stays in adapters/postgres*"
+        f"{name}:{line}: imports {module}; asyncio stays in adapters/postgres* and nats_connection"
         for name, line, module in _imports(context)
         if module.split(".")[0] in ASYNCIO_MODULES and not ASYNCIO_PLACES.search(name)
     ]

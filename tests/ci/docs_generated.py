@@ -47,7 +47,15 @@ def run_transitions_table() -> str:
     return run_state_machine.markdown_table()
 
 
+def failpoints_table() -> str:
+    """Return every failpoint and where it is."""
+    from khala_service import failpoints
+
+    return failpoints.markdown_table()
+
+
 MAKERS: Mapping[str, Callable[[], str]] = {
+    "failpoints": failpoints_table,
     "reason codes": reason_codes_table,
     "run transitions": run_transitions_table,
     "stale reasons": stale_reasons_table,

@@ -13,6 +13,7 @@ from tests.ci import (
     docs_contents,
     docs_generated,
     docs_links,
+    docs_metrics,
     invariants,
     lint_checks,
     release,
@@ -27,7 +28,7 @@ OWNERSHIP_TEST: Final = "tests/security/test_table_ownership.py"
 LANES: Final = (
     Lane(
         "docs",
-        "links, decision records, generated parts, glossary, dependencies, README's figure",
+        "links, decision records, generated parts, glossary, dependencies, metrics, alerts, README's figure",
         budget_s=20,
         checks=(
             Check("links", docs_links.find_dead_links),
@@ -38,6 +39,8 @@ LANES: Final = (
             Check("dependencies", docs_contents.find_dependency_problems),
             Check("version", docs_contents.find_version_problems),
             Check("figure", docs_contents.find_figure_problems),
+            Check("metrics", docs_metrics.find_metric_table_problems),
+            Check("alerts", docs_metrics.find_alert_problems),
             Check("adr", docs_adrs.find_adr_problems),
             Check("harvest", docs_adrs.find_harvest_problems),
             Check("replay", docs_adrs.find_replay_problems),
@@ -88,7 +91,12 @@ LANES: Final = (
         budget_s=300,
         targets=("tests/unit", "tests/actors", "tests/properties", "tests/contract"),
     ),
-    Lane("integration", "real PostgreSQL, real clock", budget_s=420, targets=("tests/integration",)),
+    Lane(
+        "integration",
+        "real PostgreSQL, real clock; projectors and replay among it",
+        budget_s=420,
+        targets=("tests/integration", "tests/projectors", "tests/replay"),
+    ),
     Lane("e2e", "processes and real sockets", 300, targets=("tests/e2e",), ignored=(README_TEST,)),
     Lane(
         "security",
@@ -96,6 +104,18 @@ LANES: Final = (
         budget_s=240,
         targets=("tests/security",),
         ignored=(OWNERSHIP_TEST,),
+    ),
+    Lane(
+        "drills",
+        "processes killed under load, in short; the checker's verdict on their clients",
+        budget_s=360,
+        targets=("tests/drills",),
+    ),
+    Lane(
+        "mutants",
+        "a defect for each promise, killed by the test that it names",
+        budget_s=240,
+        targets=("tests/mutants",),
     ),
     Lane("readme", "README's commands in a fresh environment", budget_s=240, targets=(README_TEST,)),
     Lane(

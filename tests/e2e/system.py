@@ -73,6 +73,9 @@ class System:
     folder: Path
     port_base: int = 0
     environment: dict[str, str] = attrs.field(factory=dict)
+    split: bool = False
+    nodes: int = 1
+    nats: bool = False
     up: subprocess.Popen[bytes] | None = None
     ready: dict[str, Any] = attrs.field(factory=dict)
     tails: list[Tail] = attrs.field(factory=list)
@@ -104,6 +107,8 @@ class System:
             str(self.port_base),
             "--ready-file",
             str(ready_file),
+            *(("--split", "--nodes", str(self.nodes)) if self.split else ()),
+            *(("--nats",) if self.nats else ()),
         ]
         log = (self.folder / "up.log").open("ab")
         up = subprocess.Popen(
@@ -122,11 +127,49 @@ class System:
         control_port = int(self.ready["control_url"].rsplit(":", 1)[1])
         self.port_base = control_port - 1
 
-    def kill(self) -> None:
-        """Kill -9 of ``khala up``, asserted by its exit status."""
+    def kill(self, name: str | None = None) -> int:
+        """Kill -9 of ``khala up``, or of one of its child processes; return the pid.
+
+        What ended it is asserted: by its exit status, or by what the supervisor saw of it.
+        """
         assert self.up is not None
-        self.up.send_signal(signal.SIGKILL)
-        assert self.up.wait(timeout=10) == -signal.SIGKILL
+        if name is None:
+            self.up.send_signal(signal.SIGKILL)
+            assert self.up.wait(timeout=10) == -signal.SIGKILL
+            return self.up.pid
+        pid = self.pids()[name]
+        os.kill(pid, signal.SIGKILL)
+        self.wait_event("ended", name, pid, status=-signal.SIGKILL)
+        return pid
+
+    def pids(self) -> dict[str, int]:
+        """Return the pid of each child process by its name: postgres, nats, control, runtime, node-1, ..."""
+        record = json.loads((self.data_dir / "up.json").read_text())
+        return dict(record["processes"])
+
+    def supervisor_events(self) -> list[dict[str, Any]]:
+        """Return what the supervisor wrote about its children so far."""
+        text = (self.data_dir / "logs" / "supervisor.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def wait_event(self, event: str, name: str, pid: int, **facts: int) -> None:
+        """Wait until the supervisor has seen this of a process."""
+        wanted = {"event": event, "name": name, "pid": pid, **facts}
+        wait_until(
+            lambda: any(wanted.items() <= seen.items() for seen in self.supervisor_events()),
+            timeout_s=20,
+            what=f"{wanted}",
+        )
+
+    def wait_back(self, name: str, killed: int, *, timeout_s: float = 30.0) -> int:
+        """Wait until a child that was killed is ready again; return its new pid."""
+
+        def successor() -> int:
+            ready = [e["pid"] for e in self.supervisor_events() if (e["event"], e["name"]) == ("ready", name)]
+            return ready[-1] if ready and ready[-1] != killed else 0
+
+        wait_until(lambda: successor() != 0, timeout_s=timeout_s, what=f"{name} back")
+        return successor()
 
     def run(
         self, *arguments: str, check: bool = True, timeout_s: float = COMMAND_TIMEOUT_S
@@ -185,9 +228,19 @@ class System:
 
 
 @contextmanager
-def running_system(folder: Path, **environment: str) -> Iterator[System]:
-    """A started system that is ended with the block."""
-    system = System(folder, environment=environment)
+def running_system(
+    folder: Path, *, split: bool = False, nodes: int = 1, nats: bool = False, **environment: str
+) -> Iterator[System]:
+    """A started system that is ended with the block.
+
+    Args:
+        folder: Data directory, home and outputs are in it.
+        split: Whether each service is a process of its own.
+        nodes: How many nodes, with ``split``.
+        nats: Whether a NATS server carries the news, with ``split``.
+        environment: More variables.
+    """
+    system = System(folder, environment=environment, split=split, nodes=nodes, nats=nats)
     try:
         system.start()
         yield system

@@ -54,8 +54,9 @@ def test_ready_means_that_it_says_what_to_type_and_where_everything_is(system: S
     """The ready file is complete and private; what was printed names the profile and the commands."""
     assert system.up is not None
     assert set(system.ready) == {
-        "control_url", "runtime_url", "sync_url", "admin_url", "admin_token_file", "profile",
+        "control_url", "runtime_url", "sync_url", "admin_url", "admin_token_file", "profile", "nodes",
     }  # fmt: skip
+    assert [node["url"] for node in system.ready["nodes"]] == [system.ready["sync_url"]]
     assert stat.S_IMODE((system.folder / "ready.json").stat().st_mode) == 0o600
     printed = (system.folder / "up.log").read_text()
     assert f"export KHALA_PROFILE={system.ready['profile']}" in printed
@@ -136,15 +137,23 @@ def test_a_taken_port_is_named_and_nothing_is_left_running(tmp_path: Path) -> No
 
 
 def test_a_wrong_configuration_names_every_error_at_once(tmp_path: Path) -> None:
-    """Unknown keys and wrong values are refused together, before anything is made."""
+    """Unknown keys and wrong values of every section are refused together, before anything is made."""
     config = tmp_path / "khala.toml"
-    config.write_text("[up]\nport_base = 'x'\nport_bass = 1\n")
+    config.write_text(
+        "[up]\nport_base = 'x'\nport_bass = 1\n[control]\nprot = 1\n[runtime]\nport = true\n"
+        "mode = 'production'\n[node.limits]\nsubscriptions_max = 'many'\n[fanout]\ndriver = 'pigeon'\n"
+    )
     with fresh_system(tmp_path) as system:
         command = ("up", "--data-dir", str(system.data_dir), "--config", str(config))
         refused = system.run(*command, check=False)
         assert refused.returncode == 78
         assert "up.port_base: expected an integer" in refused.stderr
         assert "up.port_bass: unknown key; did you mean port_base?" in refused.stderr
+        for said in (
+            "control.prot: unknown key", "runtime.mode: khala up runs the services for development only",
+            "node.limits.subscriptions_max: expected an integer", "fanout.driver: pigeon is not installed",
+        ):  # fmt: skip
+            assert said in refused.stderr
         assert not system.data_dir.exists()
 
 

@@ -75,8 +75,8 @@ LEEWAY_S = 30
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with quick heartbeats; every other limit is the default."""
-    quick = {"KHALA_NODE_LIMITS_HEARTBEAT_INTERVAL_S": str(HEARTBEAT_S)}
-    with running_system(tmp_path_factory.mktemp("live"), **quick) as started:
+    folder = tmp_path_factory.mktemp("live")
+    with running_system(folder, KHALA_NODE_LIMITS_HEARTBEAT_INTERVAL_S=str(HEARTBEAT_S)) as started:
         yield started
 
 

@@ -119,6 +119,9 @@ def test_every_command_of_readme_works(newcomer: Newcomer, tmp_path: Path) -> No
     # The first tail compares what it holds with the authority's history; after the kill, its store has it all.
     assert "chain verified" in said, said
     assert "finished: 0 events" in said, said
+    # README kills three processes under a live run: each is back, and the tail has all 42 events of it.
+    assert said.count("was killed by SIGKILL") == said.count(" is back after ") == 3, said
+    assert "finished: 42 events, through 42  ✓ chain verified" in said, said
     assert "it works" in said
     assert "Look at the failing test first." in said
 

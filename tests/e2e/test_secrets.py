@@ -147,7 +147,8 @@ async def hold_session(
         await misuse_stream(system, ann, topic, tokens, made, endings)
         kinds = {**canaries, **made}
         await misuse_http(api, ann, topic, [kinds[name] for name in PRESENTED], answers)
-        answers.append(await api.post("/api/auth/refresh", body))
+        # Spent, and from another device: its own would be given the successor again for a moment.
+        answers.append(await api.post("/api/auth/refresh", {**body, "device_id": DEVICE}))
         await api.post("/api/auth/logout", {}, ann.access_token)
         return made
 
