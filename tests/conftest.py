@@ -1,10 +1,22 @@
 """Fixtures that every test may use: a real PostgreSQL server, and databases of it."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.postgres_cluster import Database, PostgresTestCluster, running_cluster
+
+
+def pytest_configure() -> None:
+    """Take the signals that whoever started us ignores, as a script does for what it runs in the background.
+
+    The processes that tests start inherit that, and would not see the Ctrl-C that they are tested with.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGQUIT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

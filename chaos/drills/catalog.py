@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from chaos.drills.database_silent import run_database_silent_drill
 from chaos.drills.kill import run_kill_drill
 from chaos.drills.nats_loss import run_nats_loss_drill
 from chaos.drills.node_loss import run_node_loss_drill
@@ -39,6 +40,12 @@ _ALL: Final = (
         "SIGKILL of every process, at failpoints and at any instant, at 200 events/s",
         45,
         run_kill_drill,
+    ),
+    Drill(
+        "database-silent",
+        "PostgreSQL stopped, so that it answers nothing, at 200 events/s",
+        30,
+        run_database_silent_drill,
     ),
     Drill("nats-loss", "the broker killed, wiped and kept away, at 200 events/s", 30, run_nats_loss_drill),
     Drill(

@@ -398,7 +398,10 @@ async def test_what_a_token_may_follow(system: System, stage: Stage, api: Api) -
         await wire.greet(token)
         for topic in own:
             answer = await wire.ask(follow(topic, start=NOW), Subscribed)
-            assert (answer.topic, answer.head_seq) == (topic, stage.head.seq if topic == stage.topic else 0)
+            assert answer.topic == topic
+            # A projector writes the list of her runs when it gets to it.
+            if not topic.endswith(":runs"):
+                assert answer.head_seq == (stage.head.seq if topic == stage.topic else 0)
 
 
 async def test_a_right_that_the_authority_does_not_know_opens_no_topic(

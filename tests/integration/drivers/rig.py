@@ -71,6 +71,8 @@ class Broker:
         """Stop it where it is: its sockets stay open, nothing answers."""
         assert self._server is not None
         os.kill(self._server.pid, signal.SIGSTOP)
+        # The signal is on its way when kill returns: the server could still answer.
+        os.waitid(os.P_PID, self._server.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """Let it go on."""
