@@ -14,6 +14,7 @@ import trio
 
 from fanout_drivers.driver_watch import DriverWatch
 from khala.actors.commands import ClientCommands
+from khala.actors.evictions import Evictions
 from khala.actors.listener import Listener
 from khala.actors.observer import DeliveryObserver
 from khala.actors.page_reads import PageReads
@@ -89,6 +90,8 @@ class NodeParts:
     ids: Ids = attrs.field(factory=SystemIds)
     # None: hellos are served from the start.
     gate: StartGate | None = None
+    # None: nothing is ever revoked.
+    evictions: Evictions | None = None
 
 
 async def serve_engine(
@@ -150,6 +153,7 @@ async def serve_engine(
                 journal=parts.journal,
                 topics=topics,
                 gate=parts.gate,
+                evictions=parts.evictions,
             )
 
             def make_peer(transport: ByteTransport, connection: Connection) -> WebSocketPeer:
@@ -170,8 +174,17 @@ async def serve_engine(
                 log=log,
             )
 
+            if parts.evictions is not None:
+                parts.evictions.watch(listener.connections)
+
             async def sweep() -> None:
-                await run_sweeper(listener.connections, limits=limits, counters=counters, clock=parts.clock)
+                await run_sweeper(
+                    listener.connections,
+                    limits=limits,
+                    counters=counters,
+                    clock=parts.clock,
+                    evictions=parts.evictions,
+                )
 
             observer = DeliveryObserver(
                 listener.connections, counters=counters, read_pages_bytes=lambda: pages.held_bytes
@@ -223,8 +236,17 @@ async def serve_node(
         supervisor = Supervisor(counters, NodeLog())
         control = HttpControlClient(control_client, node_id)
         services.start_soon(supervisor.run_restarted, "control_client", "control_client", control.run)
+        evictions = Evictions(control, limits=limits, counters=counters, clock=SystemClock(), rng=SystemRng())
+        services.start_soon(
+            supervisor.run_restarted, "revocation_feed", "revocation_feed", evictions.feed.run
+        )
         watch = DriverWatch(driver, is_needed_at_start=True)
-        needed = {"journal": journal.check, "control_keys": keys.check, "fanout": watch.check}
+        needed = {
+            "journal": journal.check,
+            "control_keys": keys.check,
+            "revocations": evictions.check,
+            "fanout": watch.check,
+        }
         gate = StartGate(needed, rng=SystemRng())
         parts = NodeParts(
             journal=journal,
@@ -234,6 +256,7 @@ async def serve_node(
             fanout_keys={k: bytes.fromhex(v.reveal()) for k, v in config.fanout_keys.items()},
             ids=ids,
             gate=gate,
+            evictions=evictions,
         )
         async with trio.open_nursery() as engine:
 
@@ -260,7 +283,7 @@ async def serve_node(
             engine.start_soon(say_not_ready)
             port, topics = await engine.start(run_engine)
             metrics = MetricsRegistry("node")
-            watch_node(metrics, counters, topics, pools=journal.pools, driver=watch)
+            watch_node(metrics, counters, topics, pools=journal.pools, driver=watch, evictions=evictions)
             checks = {"draining": make_drain_check(draining), **needed}
             admin_port = await services.start(
                 partial(_serve_admin, config, metrics, checks, node_id=node_id, topics=topics)

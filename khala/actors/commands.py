@@ -10,7 +10,7 @@ that is refused before redeem leaves its token usable.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -46,6 +46,7 @@ from khala_contracts.topics import TopicInvalid, TopicName, parse_topic
 
 if TYPE_CHECKING:
     from khala.actors.connection import Connection
+    from khala.actors.evictions import Evictions
     from khala.actors.registry import TopicRegistry
     from khala.actors.start_gate import StartGate
     from khala.actors.topic import ReadStart, TopicActor
@@ -58,6 +59,10 @@ if TYPE_CHECKING:
     from khala_contracts.reason_codes import ReasonCode
     from khala_contracts.sync_claims import SyncClaims, TopicGrant
     from khala_contracts.topics import ParsedTopic
+
+
+# When a client may ask again that was refused because the node does not know what has been revoked.
+STALE_RETRY_AFTER_MS: Final = 2_000
 
 
 @attrs.frozen
@@ -83,6 +88,8 @@ class ClientCommands:
     topics: TopicRegistry
     # None: hellos are served from the start.
     gate: StartGate | None = None
+    # None: nothing is ever revoked.
+    evictions: Evictions | None = None
 
     async def run(self, connection: Connection, command: Command) -> None:
         """Run one command to its answer; see CommandRunner."""
@@ -106,7 +113,7 @@ class ClientCommands:
             check_versions(hello)
             if hello.token is None:
                 raise RemoteProtocolError(reason_codes.TOKEN_INVALID)
-            claims = await self._admit(connection, hello.token, device_id=hello.device_id)
+            claims = await self._admit(connection, hello.token, device_id=hello.device_id, is_new=True)
         except RemoteProtocolError as exc:
             self.counters.hellos_refused[exc.reason.name] += 1
             raise
@@ -133,7 +140,9 @@ class ClientCommands:
             )
         )
 
-    async def _admit(self, connection: Connection, token: str, *, device_id: str) -> SyncClaims:
+    async def _admit(
+        self, connection: Connection, token: str, *, device_id: str, is_new: bool = False
+    ) -> SyncClaims:
         """Verify and spend a token for this connection.
 
         Raises:
@@ -143,6 +152,8 @@ class ClientCommands:
             claims = await self.tokens.verify(token)
             if claims.device_id != device_id:
                 raise RemoteProtocolError(reason_codes.TOKEN_INVALID)
+            if is_new and self.evictions is not None and not self.evictions.feed.may_welcome:
+                raise RemoteProtocolError(reason_codes.UNAVAILABLE, retry_after_ms=STALE_RETRY_AFTER_MS)
             refusal = await self.control.redeem(claims, connection.connection_id)
         except TokenRefusedError as exc:
             raise RemoteProtocolError(exc.reason) from exc
@@ -150,6 +161,9 @@ class ClientCommands:
             raise RemoteProtocolError(
                 reason_codes.UNAVAILABLE, retry_after_ms=round(exc.retry_after_s * 1000)
             ) from exc
+        # Race: control redeems, then ends the session, and its row arrives before its answer to us.
+        if refusal is None and self.evictions is not None and self.evictions.view.is_ended(claims):
+            refusal = reason_codes.REAUTH_REQUIRED
         if refusal is not None:
             raise RemoteProtocolError(refusal)
         return claims
@@ -164,7 +178,7 @@ class ClientCommands:
         connection.claims = claims
         for topic, subscription in tuple(connection.subscriptions.items()):
             grant = find_grant(claims, topic)
-            if grant is None:
+            if grant is None or (self.evictions is not None and self.evictions.is_lost(claims, grant)):
                 connection.remove_subscription(topic, "forbidden")
                 connection.push_control(Unsubscribed(topic, UnsubscribedReason.FORBIDDEN))
             else:
@@ -244,7 +258,10 @@ class ClientCommands:
         assert claims is not None
         observation = seen.observation
         name = asked.parsed.name
-        if not is_allowed(claims, asked.grant, asked.parsed, observation.rights, exists=observation.exists):
+        is_lost = self.evictions is not None and self.evictions.is_lost(claims, asked.grant)
+        if is_lost or not is_allowed(
+            claims, asked.grant, asked.parsed, observation.rights, exists=observation.exists
+        ):
             connection.remove_subscription(name, "forbidden")
             self._deny(connection, name, reason_codes.FORBIDDEN)
             return

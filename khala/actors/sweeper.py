@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from khala.actors.connection import Connection
+    from khala.actors.evictions import Evictions
     from khala.core.counters import NodeCounters
     from khala.core.limits import NodeLimits
     from khala.core.subscription import Subscription
@@ -38,7 +39,12 @@ _CONNECTIONS_PER_TURN: Final = 500
 
 
 async def run_sweeper(
-    connections: Iterable[Connection], *, limits: NodeLimits, counters: NodeCounters, clock: Clock
+    connections: Iterable[Connection],
+    *,
+    limits: NodeLimits,
+    counters: NodeCounters,
+    clock: Clock,
+    evictions: Evictions | None = None,
 ) -> None:
     """Sweep until cancelled. ``connections`` is read anew each time."""
     while True:
@@ -46,6 +52,8 @@ async def run_sweeper(
         for index, connection in enumerate(tuple(connections), start=1):
             try:
                 sweep_connection(connection, limits=limits, counters=counters, wall_now=clock.now())
+                if evictions is not None:
+                    evictions.sweep(connection)
             except Exception as exc:  # noqa: BLE001 - one connection; the others keep their deadlines
                 connection.fail(exc)
             if index % _CONNECTIONS_PER_TURN == 0:

@@ -15,9 +15,12 @@ import attrs
 import httpx
 import trio
 
+from khala.core.revocation_view import Revocation, RevocationKind, RevocationPage
 from khala.ports import ControlUnavailableError
 from khala_contracts import http_messages as m
 from khala_contracts import reason_codes
+from khala_contracts.errors import WireError
+from khala_contracts.wire_enums import EnumMap
 from khala_service.errors import PeerRefused, Unavailable
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from khala_service.adapters.http_client import ServiceHttpClient
 
 REDEEM_ROUTE: Final = "/internal/v1/sync-tokens/redeem"
+REVOCATIONS_ROUTE: Final = "/internal/v1/revocations"
+_REVOCATION_KINDS: Final = EnumMap(RevocationKind, m.RevocationKind.DESCRIPTOR)
 BATCH_MAX: Final = 256
 # A hello may wait for this long in all; the hello deadline is above it.
 ANSWER_TIMEOUT_S: Final = 4.0
@@ -85,6 +90,19 @@ class HttpControlClient:
             case _:
                 raise ControlUnavailableError(1.0)
 
+    async def read_revocations(self, after_seq: int) -> RevocationPage:
+        """Return the rows of control's log after a position; see RevocationSource."""
+        try:
+            answer = await self._client.get(
+                f"{REVOCATIONS_ROUTE}?after={after_seq}", m.RevocationsResponse, timeout_s=ANSWER_TIMEOUT_S
+            )
+            rows = [_revocation_of(row) for row in answer.revocations]
+        except Unavailable as exc:
+            raise ControlUnavailableError(exc.retry_after_s) from exc
+        except (PeerRefused, WireError) as exc:
+            raise ControlUnavailableError(1.0) from exc
+        return RevocationPage(rows, answer.head_seq, answer.floor_seq)
+
     async def run(self) -> None:
         """Send batches until cancelled."""
         while True:
@@ -123,6 +141,22 @@ class HttpControlClient:
                         raise
                     trouble = exc
         raise trouble
+
+
+def _revocation_of(row: m.Revocation) -> Revocation:
+    """Return a row of the log; raises WireError for a kind that this build does not know.
+
+    A node that cannot tell what has ended must not go on as if nothing had.
+    """
+    return Revocation(
+        row.seq,
+        _REVOCATION_KINDS.from_wire_untrusted(row.kind, "kind"),
+        row.revoked_at,
+        session_id=row.session_id,
+        key_id=row.key_id,
+        org_id=row.org_id,
+        user_id=row.user_id,
+    )
 
 
 class HttpKeySource:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from fanout_drivers.driver_watch import DriverWatch
+    from khala.actors.evictions import Evictions
     from khala.actors.registry import TopicRegistry
     from khala.core.counters import DurationCounts, NodeCounters
     from khala_service.adapters.postgres import PostgresPool
@@ -66,6 +67,11 @@ LABELLED: Final[Mapping[str, tuple[str, str, Iterable[str]]]] = {
         "Connections ended, by reason code (ours) or close code (the client's).",
         (*_CLOSING_REASONS, *map(str, sorted(PEER_CLOSE_CODES)), "other"),
     ),
+    "evictions": (
+        "what",
+        "Connections and topics ended because control revoked what they stood on.",
+        ("connection", "topic"),
+    ),
     "subscribes": (
         "result",
         "Subscribes answered, by topic: served, stale, or a reason code.",
@@ -85,7 +91,7 @@ _TOPIC_ACTIONS: Final = (
 # Kinds of tasks and pieces of work whose crashes are contained; see actors/supervision.py.
 TASK_KINDS: Final = (
     "connection", "control_client", "frame", "linger", "observer", "page_read", "position_check", "pump",
-    "record", "start_gate", "sweep", "topic",
+    "record", "revocation_feed", "start_gate", "sweep", "topic",
 )  # fmt: skip
 # By field of ClassCounters.
 BY_CLASS: Final = {
@@ -224,6 +230,7 @@ def watch_node(
     *,
     pools: Mapping[str, PostgresPool],
     driver: DriverWatch,
+    evictions: Evictions,
 ) -> None:
     """Register everything that a node says of itself; call once."""
     gauges: dict[str, tuple[str, Callable[[], float]]] = {
@@ -232,6 +239,11 @@ def watch_node(
             "Time since the last position check that was answered.",
             lambda: trio.current_time() - topics.checked_at,
         ),
+        "revocation_staleness_seconds": (
+            "Time since control's log of revocations was last read to its head.",
+            lambda: evictions.feed.staleness_s,
+        ),
+        "revocations_held": ("Ended sessions, keys and memberships held.", lambda: len(evictions.view)),
     }
     metrics.register(NodeCollector(counters, gauges))
     metrics.register(driver)

@@ -135,6 +135,7 @@ class NodeCounters:
     hellos_refused: Counter[str] = attrs.field(factory=Counter)
     closes: Counter[str] = attrs.field(factory=Counter)
     subscribes: Counter[str] = attrs.field(factory=Counter)
+    evictions: Counter[str] = attrs.field(factory=Counter)
     subscriptions_open: int = 0
     bytes_pumped: int = 0
     records: Counter[str] = attrs.field(factory=Counter)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from khala.core.revocation_view import Revocation, RevocationKind, RevocationPage
 from khala.ports import ControlUnavailableError, TokenRefusedError
 from khala_contracts import reason_codes
 from tests.topic_log import WALL_S
@@ -76,6 +77,18 @@ class FakeControl:
     revoked: set[str] = attrs.field(factory=set)
     is_down: bool = False
     delay_s: float = 0.0
+    log: list[Revocation] = attrs.field(factory=list)
+
+    async def read_revocations(self, after_seq: int) -> RevocationPage:
+        """Return a page of the log; see RevocationSource."""
+        await trio.lowlevel.checkpoint()
+        if self.is_down:
+            raise ControlUnavailableError(1.0)
+        return RevocationPage(self.log[after_seq : after_seq + 100], len(self.log), 1)
+
+    def revoke(self, kind: RevocationKind, *, at_s: float, **ids: str) -> None:
+        """Append a row to the log."""
+        self.log.append(Revocation(len(self.log) + 1, kind, round(at_s * 1000), **ids))
 
     async def redeem(self, claims: SyncClaims, connection_id: str) -> ReasonCode | None:
         """Spend a token; see ControlClient."""

@@ -22,6 +22,7 @@ from trio.testing import wait_all_tasks_blocked
 from fanout_drivers.memory import MemoryDriver
 from khala.actors.commands import ClientCommands
 from khala.actors.connection import Connection
+from khala.actors.evictions import Evictions
 from khala.actors.page_reads import PageReads
 from khala.actors.registry import TopicRegistry
 from khala.actors.replay import PageReader
@@ -180,6 +181,8 @@ class NodeUnderTest:
     clock: FakeClock
     crash_log: CrashLog
     supervisor: Supervisor
+    # None unless the test asked for revocations.
+    evictions: Evictions | None = None
     signer: RecordSigner = attrs.field(factory=lambda: RecordSigner(KEY_ID, KEY))
     connections: set[Connection] = attrs.field(factory=set)
     ids: CountingIds = attrs.field(factory=CountingIds)
@@ -285,6 +288,7 @@ async def open_node(
     driver: MemoryDriver | None = None,
     ranges: RangeCache | None = None,
     may_crash: bool = False,
+    is_revocable: bool = False,
 ) -> AsyncIterator[NodeUnderTest]:
     """Run a node whose journal has these logs; leaving the block ends it.
 
@@ -315,6 +319,10 @@ async def open_node(
             counters=counters,
             supervisor=supervisor,
         )
+        evictions = None
+        if is_revocable:
+            evictions = Evictions(control, limits=limits, counters=counters, clock=clock, rng=FixedRng())
+            nursery.start_soon(evictions.feed.run)
         commands = ClientCommands(
             node_id="node-1",
             limits=limits,
@@ -324,11 +332,14 @@ async def open_node(
             control=control,
             journal=journal,
             topics=registry,
+            evictions=evictions,
         )
         node = NodeUnderTest(
             nursery, journal, driver, limits, counters, registry, reads, pages, commands, tokens, control,
-            clock, crash_log, supervisor,
+            clock, crash_log, supervisor, evictions,
         )  # fmt: skip
+        if evictions is not None:
+            evictions.watch(node.connections)
         registry.start()
         nursery.start_soon(_sweep, node)
         yield node
@@ -338,7 +349,13 @@ async def open_node(
 
 
 async def _sweep(node: NodeUnderTest) -> None:
-    await run_sweeper(node.connections, limits=node.limits, counters=node.counters, clock=node.clock)
+    await run_sweeper(
+        node.connections,
+        limits=node.limits,
+        counters=node.counters,
+        clock=node.clock,
+        evictions=node.evictions,
+    )
 
 
 def names(topics: Sequence[ParsedTopic]) -> list[str]:

@@ -74,6 +74,10 @@ class FakeControl:
             ok = next(number for number, word in m.REDEEM_RESULTS.words.items() if word == "ok")
             return respond(m.RedeemResponse(results=[ok] * len(asked.redemptions)))
 
+        @app.get("/internal/v1/revocations")
+        async def revocations() -> Response:
+            return respond(m.RevocationsResponse(head_seq=0, floor_seq=1))
+
         return app
 
 

@@ -1,0 +1,117 @@
+"""Keeps the node's view of revocations current: polls control's log, at once when told to.
+
+One task. The poll is the truth; a hint through the fan-out driver only makes it come sooner, so that a lost
+hint costs ``revocation_poll_interval_s`` and a forged one costs a poll. New rows are handed on in the step in
+which the view takes them: who is told of a row finds it in the view.
+
+A node that has not read the log to its head welcomes nobody; one whose view has not been confirmed for
+``revocation_stale_after_s`` welcomes nobody new, and after ``revocation_close_after_s`` its sockets end, spread
+over ``revocation_close_spread_s``, because it can no longer say that they may stay.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from khala.core.revocation_view import RETAINED_MS
+from khala.ports import ControlUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from khala.core.limits import NodeLimits
+    from khala.core.revocation_view import Revocation, RevocationPage, RevocationView
+    from khala.ports import Clock, Rng
+
+__all__ = ["RevocationFeed", "RevocationSource"]
+
+RETRY_FIRST_S: Final = 0.25
+# A flood of hints makes at most this many polls a second.
+_POLL_SPACING_S: Final = 0.05
+
+
+class RevocationSource(Protocol):
+    """Control's log of revocations."""
+
+    async def read_revocations(self, after_seq: int) -> RevocationPage:
+        """Return the rows after a position.
+
+        Raises:
+            ControlUnavailableError: No answer; the same call may be repeated.
+        """
+
+
+class RevocationFeed:
+    """The one reader of the log; ``run`` must be running."""
+
+    def __init__(
+        self,
+        source: RevocationSource,
+        view: RevocationView,
+        *,
+        limits: NodeLimits,
+        clock: Clock,
+        rng: Rng,
+        on_revoked: Callable[[Sequence[Revocation]], None],
+    ) -> None:
+        """Read from ``source`` into ``view``; ``on_revoked`` is told of new rows and must not wait."""
+        self._source = source
+        self._view = view
+        self._limits = limits
+        self._clock = clock
+        self._rng = rng
+        self._on_revoked = on_revoked
+        self._hinted = trio.Event()
+        # Monotonic time of the start of the last poll that reached the head; what control committed before
+        # it is in the view.
+        self._confirmed_at = -float("inf")
+
+    @property
+    def staleness_s(self) -> float:
+        """For how long the view has not been confirmed; infinite before it was for the first time."""
+        return trio.current_time() - self._confirmed_at
+
+    @property
+    def may_welcome(self) -> bool:
+        """Whether the view is fresh enough for new connections."""
+        return self.staleness_s <= self._limits.revocation_stale_after_s
+
+    def hint(self) -> None:
+        """Poll soon: something may have been revoked. Never waits."""
+        self._hinted.set()
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        retry_s = RETRY_FIRST_S
+        while True:
+            started_at = trio.current_time()
+            # Before the read: a hint that comes while it is under way is about something newer.
+            self._hinted = trio.Event()
+            try:
+                await self._read_to_head()
+            except ControlUnavailableError as error:
+                wait_s = error.retry_after_s + retry_s * self._rng.random()
+                retry_s = min(2 * retry_s, self._limits.revocation_poll_interval_s)
+                # Not on a hint: control is away, and everybody's hints would hammer it.
+                await trio.sleep(wait_s)
+                continue
+            self._confirmed_at = started_at
+            retry_s = RETRY_FIRST_S
+            self._view.forget_before(round(self._clock.now() * 1000) - RETAINED_MS)
+            await trio.sleep(_POLL_SPACING_S)
+            with trio.move_on_after(self._limits.revocation_poll_interval_s - _POLL_SPACING_S):
+                await self._hinted.wait()
+
+    async def _read_to_head(self) -> None:
+        while True:
+            page = await self._source.read_revocations(self._view.applied_seq)
+            try:
+                is_at_head = self._view.apply(page)
+            except ValueError as error:
+                raise ControlUnavailableError(RETRY_FIRST_S) from error
+            if page.revocations:
+                self._on_revoked(page.revocations)
+            if is_at_head:
+                return

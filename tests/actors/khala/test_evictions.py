@@ -1,0 +1,176 @@
+"""What a node does about revocations: sockets and topics that end, hellos that are refused; in virtual time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+
+from khala.core.limits import NodeLimits
+from khala.core.revocation_view import RevocationKind
+from khala_contracts import reason_codes
+from khala_contracts.codec import ErrorMessage, Renew, Subscribed, Unsubscribed, UnsubscribedReason
+from khala_contracts.sync_claims import GrantBasis, PrincipalKind
+from tests.actors.khala.fake_journal import log_of
+from tests.actors.khala.node_under_test import hello_with, open_node
+from tests.topic_log import ORG, USER, claims_for, run_topic
+
+if TYPE_CHECKING:
+    from khala_contracts.sync_claims import SyncClaims
+    from tests.actors.khala.node_under_test import ClientUnderTest, NodeUnderTest
+
+TOPIC, OTHER_TOPIC = run_topic(1), run_topic(2)
+LIMITS = NodeLimits()
+POLL_S = LIMITS.revocation_poll_interval_s
+
+
+def claims_of_session(number: int) -> SyncClaims:
+    """Return claims like the default ones, of another session."""
+    return attrs.evolve(claims_for(TOPIC), session_id=f"ses_{number:026d}")
+
+
+async def follow_as(node: NodeUnderTest, claims: SyncClaims) -> ClientUnderTest:
+    """Connect with these claims and follow the topic."""
+    client = await node.connect(TOPIC, claims=claims)
+    client.subscribe(TOPIC)
+    await node.settle()
+    client.take(Subscribed)
+    return client
+
+
+async def wait_poll(node: NodeUnderTest) -> None:
+    """Let the next poll happen."""
+    await trio.sleep(POLL_S + 0.1)
+    await node.settle()
+
+
+async def test_an_ended_session_ends_its_sockets_only(autojump_clock: object) -> None:
+    """reauth_required and 4501 for every socket of the session; others miss nothing."""
+    log = log_of(TOPIC, 3)
+    async with open_node(log, is_revocable=True) as node:
+        ended = [await follow_as(node, claims_of_session(1)) for _ in range(2)]
+        stays = await follow_as(node, claims_of_session(2))
+        node.control.revoke(RevocationKind.SESSION, at_s=node.clock.now(), session_id=f"ses_{1:026d}")
+        await wait_poll(node)
+        for client in ended:
+            assert client.take(ErrorMessage).code == reason_codes.REAUTH_REQUIRED.name
+            assert client.close_code == 4501
+        await node.commit(log, 2)
+        assert stays.seqs(TOPIC) == [1, 2, 3, 4, 5]
+        assert all(client.seqs(TOPIC) == [1, 2, 3] for client in ended)
+        assert node.counters.evictions["connection"] == 2
+
+
+@pytest.mark.parametrize("kind", [PrincipalKind.SERVICE, PrincipalKind.DERIVED])
+async def test_an_ended_key_ends_all_that_stands_on_it(autojump_clock: object, kind: PrincipalKind) -> None:
+    """The key itself, and every user that it minted for."""
+    key_id = f"key_{7:026d}"
+    claims = attrs.evolve(claims_of_session(3), principal_kind=kind, principal_id=key_id)
+    async with open_node(log_of(TOPIC, 1), is_revocable=True) as node:
+        client = await follow_as(node, claims)
+        node.control.revoke(RevocationKind.KEY, at_s=node.clock.now(), key_id=key_id)
+        await wait_poll(node)
+        assert client.close_code == 4501
+
+
+async def test_a_lost_membership_ends_that_orgs_topics(autojump_clock: object) -> None:
+    """unsubscribed{forbidden} for the org's topics; the connection and its other topics go on without a gap."""
+    logs = log_of(TOPIC, 1), log_of(OTHER_TOPIC, 1)
+    own = claims_for(TOPIC)
+    of_org = claims_for(OTHER_TOPIC, basis=GrantBasis.ORG_MEMBER)
+    claims = attrs.evolve(own, grants=(*own.grants, *of_org.grants))
+    async with open_node(*logs, is_revocable=True) as node:
+        client = await node.connect(TOPIC, OTHER_TOPIC, claims=claims)
+        client.subscribe(TOPIC, OTHER_TOPIC)
+        await node.settle()
+        client.take_all(Subscribed)
+        node.control.revoke(RevocationKind.MEMBERSHIP, at_s=node.clock.now() + 1, org_id=ORG, user_id=USER)
+        await wait_poll(node)
+        ended = client.take(Unsubscribed)
+        assert (ended.topic, ended.reason) == (OTHER_TOPIC.name, UnsubscribedReason.FORBIDDEN)
+        await node.commit(logs[0])
+        assert client.seqs(TOPIC) == [1, 2]
+        # Its token still names the topic: asking again is denied.
+        client.subscribe(OTHER_TOPIC)
+        await node.settle()
+        assert client.take(ErrorMessage).code == reason_codes.FORBIDDEN.name
+        assert node.counters.evictions == {"topic": 1}
+
+
+async def test_who_was_redeemed_before_and_welcomed_after_is_refused(autojump_clock: object) -> None:
+    """The row is applied while control's yes is on its way: the hello ends all the same."""
+    async with open_node(log_of(TOPIC, 1), is_revocable=True) as node:
+        assert node.evictions is not None
+        node.control.delay_s = 3.0
+        claims = claims_of_session(4)
+        client = node.open_client()
+        client.say(hello_with(node.grant(TOPIC, claims=claims)))
+        await node.settle()
+        node.control.revoke(RevocationKind.SESSION, at_s=node.clock.now(), session_id=claims.session_id)
+        node.evictions.feed.hint()
+        await trio.sleep(2)
+        assert node.evictions.view.is_ended(claims)
+        assert client.close_code is None
+        await trio.sleep(2)
+        assert client.take(ErrorMessage).code == reason_codes.REAUTH_REQUIRED.name
+        assert node.counters.welcomes == 0
+
+
+async def test_nobody_is_welcomed_while_the_view_is_stale(autojump_clock: object) -> None:
+    """Cut off from control for 60 s: hellos get unavailable with a time, sockets stay; back, they are served."""
+    # Clients of these tests send no heartbeats.
+    limits = attrs.evolve(LIMITS, dead_after_s=10_000.0)
+    async with open_node(log_of(TOPIC, 1), is_revocable=True, limits=limits) as node:
+        stays = await follow_as(node, claims_of_session(1))
+        node.control.is_down = True
+        await trio.sleep(LIMITS.revocation_stale_after_s + POLL_S + 1)
+        client = node.open_client()
+        client.say(hello_with(node.grant(TOPIC)))
+        await node.settle()
+        refused = client.take(ErrorMessage)
+        assert refused.code == reason_codes.UNAVAILABLE.name
+        assert refused.retry_after_ms > 0
+        assert node.control.spent.keys() == {"token-1"}
+        assert stays.close_code is None
+        node.control.is_down = False
+        await trio.sleep(10)
+        await node.connect(TOPIC)
+
+
+async def test_after_five_minutes_sockets_end_one_by_one(autojump_clock: object) -> None:
+    """Not before 300 s, all by 360 s, spread in between."""
+    limits = attrs.evolve(LIMITS, dead_after_s=10_000.0)
+    async with open_node(log_of(TOPIC, 1), is_revocable=True, limits=limits) as node:
+        claims = attrs.evolve(claims_for(TOPIC))
+        clients = [node.open_client() for _ in range(40)]
+        for client in clients:
+            token = node.grant(TOPIC, claims=claims)
+            node.tokens.claims[token] = attrs.evolve(
+                node.tokens.claims[token], expires_at_s=round(node.clock.now()) + 10_000
+            )
+            client.say(hello_with(token))
+        await node.settle()
+        node.control.is_down = True
+        began = trio.current_time()
+        await trio.sleep_until(began + 294)
+        assert all(client.is_served for client in clients)
+        await trio.sleep_until(began + 331)
+        ended = sum(not client.is_served for client in clients)
+        assert 5 <= ended <= 35
+        await trio.sleep_until(began + 370)
+        assert not any(client.is_served for client in clients)
+        assert node.counters.closes["unavailable"] == 40
+
+
+async def test_a_renewal_of_an_ended_session_is_refused(autojump_clock: object) -> None:
+    """Also by a node that has the row while control's redeem said yes."""
+    async with open_node(log_of(TOPIC, 1), is_revocable=True) as node:
+        client = await follow_as(node, claims_of_session(1))
+        other = claims_of_session(5)
+        node.control.revoke(RevocationKind.SESSION, at_s=node.clock.now(), session_id=other.session_id)
+        await wait_poll(node)
+        client.say(Renew(node.grant(TOPIC, claims=other)))
+        await node.settle()
+        assert client.take(ErrorMessage).code == reason_codes.REAUTH_REQUIRED.name
