@@ -38,13 +38,13 @@ _ALL: Final = (
     Drill(
         "kill",
         "SIGKILL of every process, at failpoints and at any instant, at 200 events/s",
-        45,
+        50,
         run_kill_drill,
     ),
     Drill(
         "database-silent",
         "PostgreSQL stopped, so that it answers nothing, at 200 events/s",
-        30,
+        50,
         run_database_silent_drill,
     ),
     Drill("nats-loss", "the broker killed, wiped and kept away, at 200 events/s", 30, run_nats_loss_drill),

@@ -100,10 +100,12 @@ async def begin(api: Api) -> tuple[Person, TopicName, Position]:
 async def test_a_delivered_frame(system: System) -> None:
     """Committed, told, appended from the copy, fanned out, taken by the kernel: each with its time."""
     async with open_api(system) as api:
-        ann, topic, _ = await begin(api)
+        ann, topic, before = await begin(api)
         async with open_wire(system) as wire:
             welcome = await wire.greet(await api.mint(ann, topic))
             follower = await subscribe(wire, topic)
+            # Live, so that the next frame is written by the fan-out.
+            await read_through(wire, follower, before.seq)
             (position,) = await api.append(ann, topic, thought("live"))
             await read_through(wire, follower, position.seq)
             told = await explain(system, topic, position.seq)
