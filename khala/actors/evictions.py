@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
+import trio
+
 from khala.actors.revocation_feed import RevocationFeed
 from khala.core.protocol import Phase
 from khala.core.revocation_view import RevocationView
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Evictions"]
 
+# Below the time-out of readiness checks, above one answer of control.
+FIRST_READ_WAIT_S: Final = 1.0
 _SPREAD_STEPS: Final = 1 << 32
 
 
@@ -58,7 +62,12 @@ class Evictions:
         self._connections = connections
 
     async def check(self) -> str | None:
-        """Return None while the view is fresh enough for new connections, else a word why not."""
+        """Return None while the view is fresh enough for new connections, else a word why not.
+
+        Waits a moment for the first read, so that a node whose control is there starts ready.
+        """
+        with trio.move_on_after(FIRST_READ_WAIT_S):
+            await self.feed.wait_first_read()
         return None if self.feed.may_welcome else "behind"
 
     def is_lost(self, claims: SyncClaims, grant: TopicGrant) -> bool:

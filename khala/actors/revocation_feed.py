@@ -67,6 +67,7 @@ class RevocationFeed:
         # Monotonic time of the start of the last poll that reached the head; what control committed before
         # it is in the view.
         self._confirmed_at = -float("inf")
+        self._first_read = trio.Event()
 
     @property
     def staleness_s(self) -> float:
@@ -77,6 +78,10 @@ class RevocationFeed:
     def may_welcome(self) -> bool:
         """Whether the view is fresh enough for new connections."""
         return self.staleness_s <= self._limits.revocation_stale_after_s
+
+    async def wait_first_read(self) -> None:
+        """Return once the log has been read to its head for the first time. Cancellation: safe."""
+        await self._first_read.wait()
 
     def hint(self) -> None:
         """Poll soon: something may have been revoked. Never waits."""
@@ -98,6 +103,7 @@ class RevocationFeed:
                 await trio.sleep(wait_s)
                 continue
             self._confirmed_at = started_at
+            self._first_read.set()
             retry_s = RETRY_FIRST_S
             self._view.forget_before(round(self._clock.now() * 1000) - RETAINED_MS)
             await trio.sleep(_POLL_SPACING_S)

@@ -8,11 +8,14 @@ import attrs
 import pytest
 import trio
 
+from khala.actors.evictions import FIRST_READ_WAIT_S, Evictions
+from khala.core.counters import NodeCounters
 from khala.core.limits import NodeLimits
 from khala.core.revocation_view import RevocationKind
 from khala_contracts import reason_codes
 from khala_contracts.codec import ErrorMessage, Renew, Subscribed, Unsubscribed, UnsubscribedReason
 from khala_contracts.sync_claims import GrantBasis, PrincipalKind
+from tests.actors.khala.fake_control import FakeClock, FakeControl, FixedRng
 from tests.actors.khala.fake_journal import log_of
 from tests.actors.khala.node_under_test import hello_with, open_node
 from tests.topic_log import ORG, USER, claims_for, run_topic
@@ -137,6 +140,20 @@ async def test_nobody_is_welcomed_while_the_view_is_stale(autojump_clock: object
         node.control.is_down = False
         await trio.sleep(10)
         await node.connect(TOPIC)
+
+
+async def test_a_check_waits_for_the_first_read(autojump_clock: object) -> None:
+    """A node whose control answers starts ready at once; one whose control is away says so after a second."""
+    async with open_node(log_of(TOPIC, 1), is_revocable=True) as node:
+        assert node.evictions is not None
+        assert not node.evictions.feed.may_welcome
+        assert await node.evictions.check() is None
+        assert trio.current_time() == 0
+    control = FakeControl(is_down=True)
+    evictions = Evictions(control, limits=LIMITS, counters=NodeCounters(), clock=FakeClock(), rng=FixedRng())
+    began = trio.current_time()
+    assert await evictions.check() == "behind"
+    assert trio.current_time() == began + FIRST_READ_WAIT_S
 
 
 async def test_after_five_minutes_sockets_end_one_by_one(autojump_clock: object) -> None:
