@@ -39,7 +39,7 @@ __all__ = ["run_database_silent_drill"]
 EVENTS_PER_S: Final = 200.0
 SILENT_S: Final = 30.0
 # Long enough for a command to be given up on: a wait for a connection, a statement and a commit, 22 s at most.
-QUICK_SILENT_S: Final = 26.0
+QUICK_SILENT_S: Final = 30.0
 BESIDE_S: Final = 5.0
 # The bar: streams go on within this after the database does.
 RESUMED_S: Final = 5.0
