@@ -1,8 +1,7 @@
-"""Keeps the node's view of revocations current: polls control's log, at once when told to.
+"""Keeps the node's view of revocations current: polls control's log.
 
-One task. The poll is the truth; a hint through the fan-out driver only makes it come sooner, so that a lost
-hint costs ``revocation_poll_interval_s`` and a forged one costs a poll. New rows are handed on in the step in
-which the view takes them: who is told of a row finds it in the view.
+One task. New rows are handed on in the step in which the view takes them: who is told of a row finds it in
+the view.
 
 A node that has not read the log to its head welcomes nobody; one whose view has not been confirmed for
 ``revocation_stale_after_s`` welcomes nobody new, and after ``revocation_close_after_s`` its sockets end, spread
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["RevocationFeed", "RevocationSource"]
 
 RETRY_FIRST_S: Final = 0.25
-# A flood of hints makes at most this many polls a second.
-_POLL_SPACING_S: Final = 0.05
 
 
 class RevocationSource(Protocol):
@@ -63,7 +60,6 @@ class RevocationFeed:
         self._clock = clock
         self._rng = rng
         self._on_revoked = on_revoked
-        self._hinted = trio.Event()
         # Monotonic time of the start of the last poll that reached the head; what control committed before
         # it is in the view.
         self._confirmed_at = -float("inf")
@@ -83,32 +79,23 @@ class RevocationFeed:
         """Return once the log has been read to its head for the first time. Cancellation: safe."""
         await self._first_read.wait()
 
-    def hint(self) -> None:
-        """Poll soon: something may have been revoked. Never waits."""
-        self._hinted.set()
-
     async def run(self) -> None:
         """Poll until cancelled."""
         retry_s = RETRY_FIRST_S
         while True:
             started_at = trio.current_time()
-            # Before the read: a hint that comes while it is under way is about something newer.
-            self._hinted = trio.Event()
             try:
                 await self._read_to_head()
             except ControlUnavailableError as error:
                 wait_s = error.retry_after_s + retry_s * self._rng.random()
                 retry_s = min(2 * retry_s, self._limits.revocation_poll_interval_s)
-                # Not on a hint: control is away, and everybody's hints would hammer it.
                 await trio.sleep(wait_s)
                 continue
             self._confirmed_at = started_at
             self._first_read.set()
             retry_s = RETRY_FIRST_S
             self._view.forget_before(round(self._clock.now() * 1000) - RETAINED_MS)
-            await trio.sleep(_POLL_SPACING_S)
-            with trio.move_on_after(self._limits.revocation_poll_interval_s - _POLL_SPACING_S):
-                await self._hinted.wait()
+            await trio.sleep(self._limits.revocation_poll_interval_s)
 
     async def _read_to_head(self) -> None:
         while True:

@@ -89,7 +89,7 @@ class NodeLimits:
     trace_topics_max: int = 1_024
     trace_subscriptions_max: int = 4_096
 
-    # SPEC section 5. A revocation that every push missed is read by the next poll; a node whose view is older
+    # SPEC section 5. A revocation is read by the next poll; a node whose view is older
     # than the second welcomes nobody new, and older than the third ends its sockets over the fourth.
     revocation_poll_interval_s: float = 5.0
     revocation_stale_after_s: float = 60.0

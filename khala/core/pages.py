@@ -96,8 +96,3 @@ class Page:
         starts = [self.ends[first - 1] if first else 0, *self.ends[first:]]
         count = end_seq - position
         return [self.blob[starts[i] : starts[i + 1]] for i in range(count)]
-
-    def first_size(self, position: int) -> int:
-        """Return the bytes of frame ``position + 1``."""
-        index = position - self.after_seq
-        return self.ends[index] - (self.ends[index - 1] if index else 0)

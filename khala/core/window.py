@@ -142,7 +142,3 @@ class Window:
         """Return the encoded frames ``position + 1 .. end_seq``, all of which must be held."""
         base = self.base_seq
         return self._entries[position + 1 - base : end_seq + 1 - base]
-
-    def first_size(self, position: int) -> int:
-        """Return the bytes of frame ``position + 1``, which must be held."""
-        return len(self._entries[position + 1 - self.base_seq])

@@ -133,11 +133,6 @@ class ProjectionQueue:
             source.taken_seq, source.later_since = source.head_seq, None
         return taken
 
-    def has_ready(self, now: float) -> bool:
-        """Return whether `take` would return anything."""
-        self._wake(now)
-        return bool(self._ready or self._retries)
-
     def next_due(self) -> float | None:
         """Return when the next source that waits becomes ready; None: none waits."""
         while self._later and not self._is_current(*self._later[0]):

@@ -104,7 +104,8 @@ async def test_a_lost_membership_ends_that_orgs_topics(autojump_clock: object) -
 
 async def test_who_was_redeemed_before_and_welcomed_after_is_refused(autojump_clock: object) -> None:
     """The row is applied while control's yes is on its way: the hello ends all the same."""
-    async with open_node(log_of(TOPIC, 1), is_revocable=True) as node:
+    limits = attrs.evolve(LIMITS, revocation_poll_interval_s=1.0)
+    async with open_node(log_of(TOPIC, 1), is_revocable=True, limits=limits) as node:
         assert node.evictions is not None
         node.control.delay_s = 3.0
         claims = claims_of_session(4)
@@ -112,7 +113,6 @@ async def test_who_was_redeemed_before_and_welcomed_after_is_refused(autojump_cl
         client.say(hello_with(node.grant(TOPIC, claims=claims)))
         await node.settle()
         node.control.revoke(RevocationKind.SESSION, at_s=node.clock.now(), session_id=claims.session_id)
-        node.evictions.feed.hint()
         await trio.sleep(2)
         assert node.evictions.view.is_ended(claims)
         assert client.close_code is None

@@ -64,7 +64,7 @@ def test_news_that_a_step_has_covered_wakes_nobody() -> None:
     queue.take(1, now=0)
     queue.note(A, head_seq=2, applied_seq=1, now=0)
     queue.settle(A, 2, now=0, wait_s=None)
-    assert not queue.has_ready(0)
+    assert queue.take(1, now=0) == []
 
 
 def test_held_back_until_due() -> None:
@@ -73,16 +73,15 @@ def test_held_back_until_due() -> None:
     queue.take(1, now=0)
     queue.settle(A, 1, now=0, wait_s=0.5)
     assert queue.next_due() == 0.5
-    assert not queue.has_ready(0.499)
-    assert queue.has_ready(0.5)
-    queue.take(1, now=0.5)
+    assert queue.take(1, now=0.499) == []
+    assert queue.take(1, now=0.5) == [A]
     queue.settle(A, 1, now=0.5, wait_s=0.5)
     queue.note(A, head_seq=2, applied_seq=1, now=0.6)
     assert queue.next_due() is None
     assert queue.take(1, now=0.6) == [A]
     queue.settle(A, 2, now=0.6, wait_s=1.0)
     assert queue.next_due() == 1.6
-    assert not queue.has_ready(1.0)
+    assert queue.take(1, now=1.0) == []
 
 
 def test_set_aside_backs_off_and_ignores_news() -> None:
@@ -93,7 +92,7 @@ def test_set_aside_backs_off_and_ignores_news() -> None:
         assert queue.take(1, now=now) == [A]
         delays.append(queue.set_aside(A, now=now))
         queue.note(A, head_seq=5, applied_seq=0, now=now)
-        assert not queue.has_ready(now + delays[-1] - 0.001)
+        assert queue.take(1, now=now + delays[-1] - 0.001) == []
         assert queue.set_aside_count == 1
         now += delays[-1]
     assert delays == [min(RETRY_FIRST_S * 2**n, RETRY_MAX_S) for n in range(9)]
