@@ -20,6 +20,8 @@ from websockets.server import ServerProtocol
 
 from khala.core.origin_policy import UpgradeRequest
 from khala.ports import PeerClosedError
+from khala_service.client_address import TrustedProxies
+from khala_service.request_context import REQUEST_ID_HEADER, is_request_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 # One read takes at most this. A client's messages are small; larger would only hold memory.
 RECEIVE_BYTES: Final = 16 * 1024
+NO_PROXIES: Final = TrustedProxies()
 
 
 class SansIoPeer:
@@ -42,9 +45,11 @@ class SansIoPeer:
         emit: Callable[[bytes], None],
         *,
         message_max_bytes: int,
+        proxies: TrustedProxies = NO_PROXIES,
     ) -> None:
-        """Read from ``transport``; put what must be sent into ``emit``."""
+        """Read from ``transport``; put what must be sent into ``emit``; believe ``proxies`` about clients."""
         self._transport = transport
+        self._proxies = proxies
         self._emit = emit
         self._chosen: Subprotocol | None = None
 
@@ -61,22 +66,29 @@ class SansIoPeer:
     async def receive_request(self) -> UpgradeRequest:
         """Read the upgrade request; see WebSocketPeer."""
         while self._request is None:
-            await self._receive()
+            is_open = await self._receive()
             for event in self._protocol.events_received():
                 if isinstance(event, Request):
                     self._request = event
                 elif isinstance(event, Frame):
                     self._events.append(event)
-            if self._request is None and self._protocol.close_expected():
+            # The library is told of the end, and would be told again and again: a client that only closes its
+            # side before it asked for anything must not cost us a loop until the hello deadline.
+            if self._request is None and (not is_open or self._protocol.close_expected()):
                 raise PeerClosedError(CloseCode.ABNORMAL_CLOSURE)
         request = self._request
         url = urlsplit(request.path)
         offered = ",".join(request.headers.get_all("Sec-WebSocket-Protocol"))
+        origins = request.headers.get_all("Origin")
         return UpgradeRequest(
             path=url.path,
             query=url.query,
-            origin=request.headers.get("Origin"),
+            origin=", ".join(origins) if origins else None,
             subprotocols=tuple(part.strip() for part in offered.split(",") if part.strip()),
+            client_address=self._proxies.client_address(
+                self._transport.remote_address, request.headers.get_all("X-Forwarded-For")
+            ),
+            request_id=_request_id_of(request),
         )
 
     def accept(self, subprotocol: str) -> None:
@@ -129,13 +141,15 @@ class SansIoPeer:
             self._flush()
             raise PeerClosedError(CloseCode.INVALID_DATA) from None
 
-    async def _receive(self) -> None:
+    async def _receive(self) -> bool:
+        """Take in what has arrived; return whether more may come."""
         data = await self._transport.receive_some(RECEIVE_BYTES)
         if data:
             self._protocol.receive_data(data)
         else:
             self._protocol.receive_eof()
         self._flush()
+        return bool(data)
 
     def _flush(self) -> None:
         # The empty bytestring asks for a half-close; closing the descriptor does that for us.
@@ -150,3 +164,8 @@ class SansIoPeer:
             except ProtocolError:
                 self._protocol.fail(CloseCode.INTERNAL_ERROR)
             self._flush()
+
+
+def _request_id_of(request: Request) -> str:
+    given = request.headers.get_all(REQUEST_ID_HEADER)
+    return given[0] if len(given) == 1 and is_request_id(given[0]) else ""
