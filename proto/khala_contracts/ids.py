@@ -33,6 +33,7 @@ ID_PREFIXES: Final[Mapping[str, str]] = MappingProxyType(
         "nod": "node",
         "jti": "sync token",
         "req": "request",
+        "bat": "batch of a node's audit",
     }
 )
 

@@ -73,6 +73,8 @@ _RUN: Final = {
     "artifact": _payload(events_pb2.Artifact),
     "custom": _payload(events_pb2.Custom),
 }
+# What happens to a run as such, not in it: no other topic has these.
+_RUN_CUSTODY: Final = {"run.transferred": _payload(events_pb2.RunTransferred)}
 _WORKER: Final = {
     "worker.registered": _payload(events_pb2.WorkerRegistered),
     "worker.state_changed": _payload(events_pb2.WorkerStateChanged),
@@ -81,7 +83,7 @@ _WORKER: Final = {
 }
 _RUN_SUMMARY: Final = {"run.summarised": _payload(events_pb2.RunSummarised)}
 _BY_CLASS: Final[Mapping[str, Mapping[str, PayloadType]]] = {
-    "run_events": _RUN,
+    "run_events": _RUN | _RUN_CUSTODY,
     "worker_events": _WORKER,
     "user_runs": _RUN_SUMMARY,
     "org_runs": _RUN_SUMMARY,

@@ -17,7 +17,11 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["REGISTRY", "UNKNOWN", "Advice", "ReasonCode", "by_number", "markdown_table"]
+__all__ = ["DOCS_PATH", "REGISTRY", "UNKNOWN", "Advice", "ReasonCode", "by_number", "markdown_table"]
+
+
+# Where services serve the pages (reason_code_pages.py). Links in errors are kept for years: it never changes.
+DOCS_PATH: Final = "/docs/codes"
 
 
 class Advice(Enum):
@@ -60,8 +64,8 @@ class ReasonCode:
 
     @property
     def docs(self) -> str:
-        """Stable link to the page of this code."""
-        return f"runbooks/codes.md#{self.name}"
+        """Stable link to the page of this code: a path on the origin that answered."""
+        return f"{DOCS_PATH}/{self.name}"
 
 
 _RETRY: Final = frozenset({Advice.RETRY_NOW, Advice.RETRY_BACKOFF})
@@ -301,13 +305,13 @@ def by_number(number: int) -> ReasonCode:
 
 
 def markdown_table() -> str:
-    """Return the registry as a Markdown table, one row a line, with an anchor for each code."""
+    """Return the registry as a Markdown table, one row a line, with an anchor and a link for each code."""
     lines = [
         "| code | close | HTTP | advice | says | operators look at |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
-        f'| <a id="{row.name}"></a>`{row.name}` | {row.close_code or "-"} | {row.http_status or "-"} '
+        f'| <a id="{row.name}"></a>[`{row.name}`](codes/{row.name}.md) | {row.close_code or "-"} | {row.http_status or "-"} '
         f"| {row.advice.value} | {row.text} | {row.runbook} |"
         for row in _ROWS
     ]

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, TypeVar, assert_never
 import pytest
 import trio
 
-from fanout_drivers.base import RECORD_ENTRIES_MAX_BYTES, PositionUnknown, RecordCopy
+from fanout_drivers.base import (
+    RECORD_ENTRIES_MAX_BYTES,
+    PositionUnknown,
+    RecordCopy,
+    RevocationsHint,
+    find_hinter,
+)
 from khala_service.errors import Unavailable
 from tests.topic_log import run_topic
 
@@ -46,6 +52,7 @@ class Received:
         self.by_topic: dict[TopicName, list[bytes]] = defaultdict(list)
         self.unknown: list[PositionUnknown] = []
         self.has_marker = False
+        self.hints = 0
         self._marker = marker
 
     def take(self, delivery: Delivery) -> None:
@@ -56,6 +63,8 @@ class Received:
             case RecordCopy(topic, data):
                 self.by_topic[topic].append(data)
                 self.has_marker |= (topic, data) == (MARKER, self._marker)
+            case RevocationsHint():
+                self.hints += 1
             case _:
                 assert_never(delivery)
 
@@ -344,6 +353,67 @@ class DriverSuite:
             received.by_topic[TOPIC] = got
             self._judge(driver, [b"after"], received, TOPIC)
 
+    # -- hints of revocations ------------------------------------------------------------------------
+
+    async def test_a_hint_of_revocations_reaches_every_subscriber(self) -> None:
+        """Each node hears of it, whatever it follows; only a driver that loses in silence may need another."""
+        async with (
+            self._healthy(self.open_driver()) as driver,
+            driver.open_subscriber() as one,
+            driver.open_subscriber() as two,
+        ):
+            hinter = find_hinter(driver)
+            if hinter is None or not _is_heard(driver):
+                return
+            await one.subscribe(TOPIC)
+            heard = [Received(b""), Received(b"")]
+            for subscriber in (one, two):
+                # That of the connection, and whatever else its making brought.
+                await _drain(subscriber, Received(b""))
+            given = 0
+            with trio.fail_after(DEADLINE_S):
+                while not all(received.hints for received in heard):
+                    await hinter.hint_revocations()
+                    given += 1
+                    for subscriber, received in zip((one, two), heard, strict=True):
+                        await _drain(subscriber, received)
+            assert given == 1 or not driver.guarantees.announces_losses
+            assert all(received.hints <= given for received in heard)
+            assert not any(received.by_topic for received in heard)
+
+    async def test_hints_of_revocations_that_wait_are_few(self) -> None:
+        """A thousand, to a node that does not receive: none waits for it, and they are one when it does."""
+        async with self._healthy(self.open_driver()) as driver, driver.open_subscriber() as stuck:
+            hinter = find_hinter(driver)
+            if hinter is None:
+                return
+            await _drain(stuck, Received(b""))
+            with trio.fail_after(DEADLINE_S):
+                for _ in range(1_000):
+                    await hinter.hint_revocations()
+            # Until the broker has brought the last of them.
+            await trio.sleep(QUIET_S)
+            received = Received(b"")
+            await _drain(stuck, received)
+            assert received.hints <= 1
+
+    async def test_without_a_broker_a_hint_is_refused_or_kept(self) -> None:
+        """The broker is away: hinting returns, or raises why not; it never waits."""
+        opened = self.open_absent_driver()
+        if opened is None:
+            return
+        async with opened as driver:
+            hinter = find_hinter(driver)
+            assert hinter is not None
+            with trio.fail_after(DEADLINE_S):
+                for _ in range(int(DEADLINE_S * 100)):
+                    reason = "broker_"
+                    try:
+                        await hinter.hint_revocations()
+                    except Unavailable as error:
+                        reason = error.reason
+                    assert reason.startswith("broker_")
+
     # -- waiting and leaving -------------------------------------------------------------------------
 
     async def test_receive_waits(self) -> None:
@@ -354,7 +424,7 @@ class DriverSuite:
             received: list[Delivery] = []
 
             async def receive() -> None:
-                received.append(await subscriber.receive())
+                received.append(await receive_news(subscriber))
                 waking.cancel_scope.cancel()
 
             with trio.move_on_after(DEADLINE_S):
@@ -457,6 +527,13 @@ def _publishing(driver: FanoutDriver, topic: TopicName, sent: list[bytes]) -> Ca
             await driver.publish(topic, data)
 
     return publish
+
+
+async def receive_news(subscriber: FanoutSubscriber) -> RecordCopy | PositionUnknown:
+    """Return the next delivery that is no hint of revocations, of which each new connection brings one."""
+    while isinstance(delivery := await subscriber.receive(), RevocationsHint):
+        pass
+    return delivery
 
 
 async def _drain(subscriber: FanoutSubscriber, received: Received) -> None:

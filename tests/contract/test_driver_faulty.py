@@ -11,7 +11,7 @@ import attrs
 import pytest
 import trio
 
-from fanout_drivers.base import PositionUnknown, RecordCopy
+from fanout_drivers.base import PositionUnknown, RecordCopy, RevocationsHint
 from fanout_drivers.faults import FAULTS, HELD_MAX, HOLD_MAX_S, FaultRates, Faults
 from fanout_drivers.faulty import FaultyDriver
 from fanout_drivers.memory import MemoryDriver
@@ -157,6 +157,32 @@ async def test_the_last_one_before_silence_arrives(autojump_clock: MockClock) ->
                 assert await subscriber.receive() == RecordCopy(TOPIC, b"last")
 
 
+async def test_every_hint_of_revocations_may_be_lost(autojump_clock: MockClock) -> None:
+    """SEC-05: hint_loss = 1 drops each push and counts it; records arrive as ever."""
+    del autojump_clock
+    driver = FaultyDriver(MemoryDriver(), FaultRates(hint_loss=1.0))
+    async with driver.open_subscriber() as subscriber:
+        await subscriber.subscribe(TOPIC)
+        for number in range(20):
+            await driver.hint_revocations()
+            await driver.publish(TOPIC, b"%d" % number)
+            with trio.fail_after(1):
+                assert await subscriber.receive() == RecordCopy(TOPIC, b"%d" % number)
+    assert driver.injected == {"hint_loss": 20}
+
+
+async def test_loss_concerns_hints_too_and_without_faults_they_pass(autojump_clock: MockClock) -> None:
+    """A network that loses records loses hints."""
+    del autojump_clock
+    for rates, heard in ((FaultRates(), True), (FaultRates(loss=1.0), False), (FaultRates(delay=1.0), True)):
+        driver = FaultyDriver(MemoryDriver(), rates)
+        async with driver.open_subscriber() as subscriber:
+            await driver.hint_revocations()
+            with trio.move_on_after(5) as scope:
+                assert await subscriber.receive() == RevocationsHint()
+            assert scope.cancelled_caught is not heard
+
+
 def test_what_is_held_back_is_bounded() -> None:
     """INV-7: HELD_MAX deliveries wait; one more lets the oldest go."""
     faults = Faults(FaultRates(delay=1.0), Random(0), Counter())
@@ -170,7 +196,8 @@ def test_what_is_held_back_is_bounded() -> None:
 
 CONTEXT = DriverContext(
     config=FanoutConfig(
-        driver="faulty", options={"inner": "memory", "seed": "5", "loss": "0.1", "forge": "1"}
+        driver="faulty",
+        options={"inner": "memory", "seed": "5", "loss": "0.1", "forge": "1", "hint_loss": "1"},
     ),
     database_dsn=Secret("postgresql://nowhere"),
     component="node",
@@ -184,7 +211,7 @@ async def test_options_reach_it() -> None:
         assert isinstance(driver, FaultyDriver)
         assert driver.inner.name == "memory"
         assert driver.seed == 5
-        assert driver.rates == FaultRates(loss=0.1, forge=1.0)
+        assert driver.rates == FaultRates(loss=0.1, forge=1.0, hint_loss=1.0)
         assert driver.guarantees.may_invent
         assert not driver.guarantees.announces_losses
         assert not driver.guarantees.may_reorder
@@ -207,6 +234,7 @@ async def test_production_refuses_it() -> None:
         ({"seed": "x"}, "seed"),
         ({"inner": "faulty"}, "inner"),
         ({"los": "0.1"}, "los"),
+        ({"hint_loss": "2"}, "hint_loss"),
     ],
 )
 async def test_wrong_options_are_refused_by_name(options: dict[str, str], key: str) -> None:

@@ -39,7 +39,8 @@ def refused(topic_class: str, kind: str, data: dict[str, object] | bytes) -> tup
 
 def test_runs_have_the_kinds_of_the_contract() -> None:
     """SPEC section 2, in its order; applications may use the same."""
-    assert kinds_of("run_events") == RUN_KINDS
+    # ADR-0013: what happens to a run as such is no application's affair.
+    assert kinds_of("run_events") == (*RUN_KINDS, "run.transferred")
     assert kinds_of("app") == RUN_KINDS
 
 

@@ -97,7 +97,7 @@ def test_each_row_is_consistent(row: ReasonCode) -> None:
     assert row.http_status not in {429, 503} or row.retryable
     assert row.text.endswith(".")
     assert row.runbook
-    assert row.docs == f"runbooks/codes.md#{row.name}"
+    assert row.docs == f"/docs/codes/{row.name}"
 
 
 def test_statuses_are_those_of_http() -> None:
@@ -127,5 +127,6 @@ def test_the_table_has_an_anchor_for_each_code() -> None:
     lines = reason_codes.markdown_table().splitlines()
     assert len(lines) == 2 + len(REGISTRY)
     for row, line in zip(REGISTRY.values(), lines[2:], strict=True):
-        assert line.startswith(f'| <a id="{row.name}"></a>`{row.name}` | {row.close_code or "-"} |')
+        link = f"[`{row.name}`](codes/{row.name}.md)"
+        assert line.startswith(f'| <a id="{row.name}"></a>{link} | {row.close_code or "-"} |')
         assert line.count("|") == 7

@@ -1,3 +1,4 @@
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -53,6 +54,23 @@ class RedeemResult(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REDEEM_RESULT_OK: _ClassVar[RedeemResult]
     REDEEM_RESULT_REPLAYED: _ClassVar[RedeemResult]
     REDEEM_RESULT_REVOKED: _ClassVar[RedeemResult]
+
+class NodeAuditAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NODE_AUDIT_ACTION_UNSPECIFIED: _ClassVar[NodeAuditAction]
+    NODE_AUDIT_ACTION_UPGRADE: _ClassVar[NodeAuditAction]
+    NODE_AUDIT_ACTION_HELLO: _ClassVar[NodeAuditAction]
+    NODE_AUDIT_ACTION_RENEW: _ClassVar[NodeAuditAction]
+    NODE_AUDIT_ACTION_SUBSCRIBE: _ClassVar[NodeAuditAction]
+    NODE_AUDIT_ACTION_EVICT_CONNECTION: _ClassVar[NodeAuditAction]
+    NODE_AUDIT_ACTION_EVICT_TOPIC: _ClassVar[NodeAuditAction]
+
+class AuditGap(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AUDIT_GAP_UNSPECIFIED: _ClassVar[AuditGap]
+    AUDIT_GAP_RATIONED: _ClassVar[AuditGap]
+    AUDIT_GAP_NO_ROOM: _ClassVar[AuditGap]
+    AUDIT_GAP_REFUSED: _ClassVar[AuditGap]
 PRINCIPAL_KIND_UNSPECIFIED: PrincipalKind
 PRINCIPAL_KIND_PERSON: PrincipalKind
 PRINCIPAL_KIND_SERVICE: PrincipalKind
@@ -82,6 +100,17 @@ REDEEM_RESULT_UNSPECIFIED: RedeemResult
 REDEEM_RESULT_OK: RedeemResult
 REDEEM_RESULT_REPLAYED: RedeemResult
 REDEEM_RESULT_REVOKED: RedeemResult
+NODE_AUDIT_ACTION_UNSPECIFIED: NodeAuditAction
+NODE_AUDIT_ACTION_UPGRADE: NodeAuditAction
+NODE_AUDIT_ACTION_HELLO: NodeAuditAction
+NODE_AUDIT_ACTION_RENEW: NodeAuditAction
+NODE_AUDIT_ACTION_SUBSCRIBE: NodeAuditAction
+NODE_AUDIT_ACTION_EVICT_CONNECTION: NodeAuditAction
+NODE_AUDIT_ACTION_EVICT_TOPIC: NodeAuditAction
+AUDIT_GAP_UNSPECIFIED: AuditGap
+AUDIT_GAP_RATIONED: AuditGap
+AUDIT_GAP_NO_ROOM: AuditGap
+AUDIT_GAP_REFUSED: AuditGap
 
 class DevSignInRequest(_message.Message):
     __slots__ = ("login", "device_id", "surface")
@@ -142,6 +171,14 @@ class OrgMembership(_message.Message):
     name: str
     role: str
     def __init__(self, org_id: _Optional[str] = ..., name: _Optional[str] = ..., role: _Optional[str] = ...) -> None: ...
+
+class ExchangeCodeRequest(_message.Message):
+    __slots__ = ("code", "code_verifier")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    CODE_VERIFIER_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    code_verifier: str
+    def __init__(self, code: _Optional[str] = ..., code_verifier: _Optional[str] = ...) -> None: ...
 
 class RefreshRequest(_message.Message):
     __slots__ = ("refresh_token", "device_id")
@@ -276,7 +313,7 @@ class CreateKeyRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., rights: _Optional[_Iterable[str]] = ..., topics: _Optional[_Iterable[str]] = ..., org_id: _Optional[str] = ..., ttl_s: _Optional[int] = ...) -> None: ...
 
 class ServiceKey(_message.Message):
-    __slots__ = ("key_id", "name", "org_id", "rights", "topics", "created_at", "expires_at", "last_used_at", "revoked_at")
+    __slots__ = ("key_id", "name", "org_id", "rights", "topics", "created_at", "expires_at", "last_used_at", "revoked_at", "rotated_at", "old_secret_ends_at")
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ORG_ID_FIELD_NUMBER: _ClassVar[int]
@@ -286,6 +323,8 @@ class ServiceKey(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     LAST_USED_AT_FIELD_NUMBER: _ClassVar[int]
     REVOKED_AT_FIELD_NUMBER: _ClassVar[int]
+    ROTATED_AT_FIELD_NUMBER: _ClassVar[int]
+    OLD_SECRET_ENDS_AT_FIELD_NUMBER: _ClassVar[int]
     key_id: str
     name: str
     org_id: str
@@ -295,7 +334,9 @@ class ServiceKey(_message.Message):
     expires_at: int
     last_used_at: int
     revoked_at: int
-    def __init__(self, key_id: _Optional[str] = ..., name: _Optional[str] = ..., org_id: _Optional[str] = ..., rights: _Optional[_Iterable[str]] = ..., topics: _Optional[_Iterable[str]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., last_used_at: _Optional[int] = ..., revoked_at: _Optional[int] = ...) -> None: ...
+    rotated_at: int
+    old_secret_ends_at: int
+    def __init__(self, key_id: _Optional[str] = ..., name: _Optional[str] = ..., org_id: _Optional[str] = ..., rights: _Optional[_Iterable[str]] = ..., topics: _Optional[_Iterable[str]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., last_used_at: _Optional[int] = ..., revoked_at: _Optional[int] = ..., rotated_at: _Optional[int] = ..., old_secret_ends_at: _Optional[int] = ...) -> None: ...
 
 class CreateKeyResponse(_message.Message):
     __slots__ = ("key", "secret")
@@ -316,6 +357,22 @@ class RevokeKeyResponse(_message.Message):
     KEY_FIELD_NUMBER: _ClassVar[int]
     key: ServiceKey
     def __init__(self, key: _Optional[_Union[ServiceKey, _Mapping[str, object]]] = ...) -> None: ...
+
+class RotateKeyRequest(_message.Message):
+    __slots__ = ("overlap_s", "ttl_s")
+    OVERLAP_S_FIELD_NUMBER: _ClassVar[int]
+    TTL_S_FIELD_NUMBER: _ClassVar[int]
+    overlap_s: int
+    ttl_s: int
+    def __init__(self, overlap_s: _Optional[int] = ..., ttl_s: _Optional[int] = ...) -> None: ...
+
+class RotateKeyResponse(_message.Message):
+    __slots__ = ("key", "secret")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    key: ServiceKey
+    secret: str
+    def __init__(self, key: _Optional[_Union[ServiceKey, _Mapping[str, object]]] = ..., secret: _Optional[str] = ...) -> None: ...
 
 class ResolvePrincipalRequest(_message.Message):
     __slots__ = ("credential",)
@@ -452,3 +509,125 @@ class EvaluatePolicyResponse(_message.Message):
     allowed: bool
     role: str
     def __init__(self, allowed: _Optional[bool] = ..., role: _Optional[str] = ...) -> None: ...
+
+class NodeAuditEvent(_message.Message):
+    __slots__ = ("action", "reason", "cause", "noted_at", "connection_id", "request_id", "user_id", "session_id", "device_id", "principal_kind", "principal_id", "jti", "topic", "positions", "topic_count")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    NOTED_AT_FIELD_NUMBER: _ClassVar[int]
+    CONNECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_KIND_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_ID_FIELD_NUMBER: _ClassVar[int]
+    JTI_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_COUNT_FIELD_NUMBER: _ClassVar[int]
+    action: NodeAuditAction
+    reason: str
+    cause: str
+    noted_at: int
+    connection_id: str
+    request_id: str
+    user_id: str
+    session_id: str
+    device_id: str
+    principal_kind: PrincipalKind
+    principal_id: str
+    jti: str
+    topic: str
+    positions: _containers.RepeatedCompositeFieldContainer[TopicPosition]
+    topic_count: int
+    def __init__(self, action: _Optional[_Union[NodeAuditAction, str, int]] = ..., reason: _Optional[str] = ..., cause: _Optional[str] = ..., noted_at: _Optional[int] = ..., connection_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., session_id: _Optional[str] = ..., device_id: _Optional[str] = ..., principal_kind: _Optional[_Union[PrincipalKind, str, int]] = ..., principal_id: _Optional[str] = ..., jti: _Optional[str] = ..., topic: _Optional[str] = ..., positions: _Optional[_Iterable[_Union[TopicPosition, _Mapping[str, object]]]] = ..., topic_count: _Optional[int] = ...) -> None: ...
+
+class TopicPosition(_message.Message):
+    __slots__ = ("topic", "seq")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    seq: int
+    def __init__(self, topic: _Optional[str] = ..., seq: _Optional[int] = ...) -> None: ...
+
+class UnwrittenAudit(_message.Message):
+    __slots__ = ("action", "reason", "gap", "count", "since")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    GAP_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    action: NodeAuditAction
+    reason: str
+    gap: AuditGap
+    count: int
+    since: int
+    def __init__(self, action: _Optional[_Union[NodeAuditAction, str, int]] = ..., reason: _Optional[str] = ..., gap: _Optional[_Union[AuditGap, str, int]] = ..., count: _Optional[int] = ..., since: _Optional[int] = ...) -> None: ...
+
+class AppendAuditRequest(_message.Message):
+    __slots__ = ("node_id", "batch_id", "events", "unwritten")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    UNWRITTEN_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    batch_id: str
+    events: _containers.RepeatedCompositeFieldContainer[NodeAuditEvent]
+    unwritten: _containers.RepeatedCompositeFieldContainer[UnwrittenAudit]
+    def __init__(self, node_id: _Optional[str] = ..., batch_id: _Optional[str] = ..., events: _Optional[_Iterable[_Union[NodeAuditEvent, _Mapping[str, object]]]] = ..., unwritten: _Optional[_Iterable[_Union[UnwrittenAudit, _Mapping[str, object]]]] = ...) -> None: ...
+
+class AppendAuditResponse(_message.Message):
+    __slots__ = ("written",)
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    written: int
+    def __init__(self, written: _Optional[int] = ...) -> None: ...
+
+class AuditRow(_message.Message):
+    __slots__ = ("audit_id", "occurred_at", "action", "outcome", "reason", "request_id", "principal_kind", "principal_id", "user_id", "session_id", "device_id", "key_id", "org_id", "jti", "connection_id", "node_id", "detail")
+    AUDIT_ID_FIELD_NUMBER: _ClassVar[int]
+    OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_KIND_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    ORG_ID_FIELD_NUMBER: _ClassVar[int]
+    JTI_FIELD_NUMBER: _ClassVar[int]
+    CONNECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    audit_id: int
+    occurred_at: int
+    action: str
+    outcome: str
+    reason: str
+    request_id: str
+    principal_kind: str
+    principal_id: str
+    user_id: str
+    session_id: str
+    device_id: str
+    key_id: str
+    org_id: str
+    jti: str
+    connection_id: str
+    node_id: str
+    detail: _struct_pb2.Struct
+    def __init__(self, audit_id: _Optional[int] = ..., occurred_at: _Optional[int] = ..., action: _Optional[str] = ..., outcome: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., principal_kind: _Optional[str] = ..., principal_id: _Optional[str] = ..., user_id: _Optional[str] = ..., session_id: _Optional[str] = ..., device_id: _Optional[str] = ..., key_id: _Optional[str] = ..., org_id: _Optional[str] = ..., jti: _Optional[str] = ..., connection_id: _Optional[str] = ..., node_id: _Optional[str] = ..., detail: _Optional[_Union[_struct_pb2.Struct, _Mapping[str, object]]] = ...) -> None: ...
+
+class ListAuditResponse(_message.Message):
+    __slots__ = ("rows", "next_after", "has_more")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    HAS_MORE_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[AuditRow]
+    next_after: int
+    has_more: bool
+    def __init__(self, rows: _Optional[_Iterable[_Union[AuditRow, _Mapping[str, object]]]] = ..., next_after: _Optional[int] = ..., has_more: _Optional[bool] = ...) -> None: ...

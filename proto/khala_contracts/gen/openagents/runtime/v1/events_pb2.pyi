@@ -90,6 +90,14 @@ class RunFinished(_message.Message):
     result: str
     def __init__(self, state: _Optional[_Union[RunState, str, int]] = ..., exit_status: _Optional[int] = ..., reason: _Optional[str] = ..., result: _Optional[str] = ...) -> None: ...
 
+class RunTransferred(_message.Message):
+    __slots__ = ("from_user_id", "to_user_id")
+    FROM_USER_ID_FIELD_NUMBER: _ClassVar[int]
+    TO_USER_ID_FIELD_NUMBER: _ClassVar[int]
+    from_user_id: str
+    to_user_id: str
+    def __init__(self, from_user_id: _Optional[str] = ..., to_user_id: _Optional[str] = ...) -> None: ...
+
 class StepStarted(_message.Message):
     __slots__ = ("step", "title")
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -279,18 +287,20 @@ class ThreadUpdated(_message.Message):
     def __init__(self, thread_id: _Optional[str] = ..., title: _Optional[str] = ..., status: _Optional[str] = ..., data: _Optional[_Union[_struct_pb2.Value, _Mapping[str, object]]] = ...) -> None: ...
 
 class RunSummarised(_message.Message):
-    __slots__ = ("run_id", "name", "state", "head_seq", "title")
+    __slots__ = ("run_id", "name", "state", "head_seq", "title", "withdrawn")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     HEAD_SEQ_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     name: str
     state: RunState
     head_seq: int
     title: str
-    def __init__(self, run_id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[RunState, str, int]] = ..., head_seq: _Optional[int] = ..., title: _Optional[str] = ...) -> None: ...
+    withdrawn: bool
+    def __init__(self, run_id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[RunState, str, int]] = ..., head_seq: _Optional[int] = ..., title: _Optional[str] = ..., withdrawn: _Optional[bool] = ...) -> None: ...
 
 class WorkerSummarised(_message.Message):
     __slots__ = ("worker_id", "name", "state", "run_id")

@@ -190,6 +190,20 @@ class TransitionRunResponse(_message.Message):
     ack: Ack
     def __init__(self, run: _Optional[_Union[Run, _Mapping[str, object]]] = ..., ack: _Optional[_Union[Ack, _Mapping[str, object]]] = ...) -> None: ...
 
+class TransferRunRequest(_message.Message):
+    __slots__ = ("owner_user_id",)
+    OWNER_USER_ID_FIELD_NUMBER: _ClassVar[int]
+    owner_user_id: str
+    def __init__(self, owner_user_id: _Optional[str] = ...) -> None: ...
+
+class TransferRunResponse(_message.Message):
+    __slots__ = ("run", "ack")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ACK_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    ack: Ack
+    def __init__(self, run: _Optional[_Union[Run, _Mapping[str, object]]] = ..., ack: _Optional[_Union[Ack, _Mapping[str, object]]] = ...) -> None: ...
+
 class Event(_message.Message):
     __slots__ = ("event_id", "topic", "seq", "kind", "payload_bytes", "schema_version", "committed_at_us", "request_id", "actor")
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
