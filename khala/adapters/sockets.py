@@ -7,11 +7,17 @@ because a checkpoint per send would cost more than the send.
 from __future__ import annotations
 
 import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
+from khala.adapters.tls_sockets import TlsTransport
 from khala.ports import TransportBrokenError
+
+if TYPE_CHECKING:
+    import ssl
+
+    from khala.ports import ByteTransport
 
 LISTEN_BACKLOG: Final = 1024
 # After EMFILE and the like: accepting again at once would spin. Clients wait in the backlog.
@@ -21,8 +27,9 @@ _ACCEPT_PAUSE_S: Final = 0.1
 class SocketTransport:
     """One connected TCP socket."""
 
-    def __init__(self, connected: socket.socket, *, send_buffer_bytes: int) -> None:
+    def __init__(self, connected: socket.socket, *, send_buffer_bytes: int, remote_address: str = "") -> None:
         """Take over a connected socket and bound its kernel send buffer."""
+        self.remote_address = remote_address
         connected.setblocking(False)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Linux doubles the value for its own bookkeeping; half of it holds half as much data.
@@ -64,11 +71,14 @@ class SocketTransport:
 class SocketAcceptor:
     """A listening TCP socket."""
 
-    def __init__(self, listening: socket.socket, *, send_buffer_bytes: int) -> None:
+    def __init__(
+        self, listening: socket.socket, *, send_buffer_bytes: int, tls: ssl.SSLContext | None = None
+    ) -> None:
         """Take over a bound, listening socket."""
         listening.setblocking(False)
         self._socket = listening
         self._send_buffer_bytes = send_buffer_bytes
+        self._tls = tls
 
     @property
     def port(self) -> int:
@@ -76,26 +86,37 @@ class SocketAcceptor:
         port: int = self._socket.getsockname()[1]
         return port
 
-    async def accept(self) -> SocketTransport:
+    async def accept(self) -> ByteTransport:
         """Return the next connected client; see Acceptor."""
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             try:
-                connected, _ = self._socket.accept()
+                connected, address = self._socket.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError:
                 await trio.sleep(_ACCEPT_PAUSE_S)
                 continue
-            return SocketTransport(connected, send_buffer_bytes=self._send_buffer_bytes)
+            transport = SocketTransport(
+                connected, send_buffer_bytes=self._send_buffer_bytes, remote_address=str(address[0])
+            )
+            return transport if self._tls is None else TlsTransport(transport, self._tls)
 
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
 
 
-def open_acceptor(host: str, port: int, *, send_buffer_bytes: int) -> SocketAcceptor:
+def open_acceptor(
+    host: str, port: int, *, send_buffer_bytes: int, tls: ssl.SSLContext | None = None
+) -> SocketAcceptor:
     """Listen on ``host:port``; port 0 takes a free one.
+
+    Args:
+        host: Address or name.
+        port: 0..65535.
+        send_buffer_bytes: Bound of each connection's buffer in the kernel.
+        tls: Clients speak TLS with this; None: in clear.
 
     Raises:
         OSError: The address cannot be bound; its errno says why.
@@ -111,4 +132,4 @@ def open_acceptor(host: str, port: int, *, send_buffer_bytes: int) -> SocketAcce
     except OSError:
         listening.close()
         raise
-    return SocketAcceptor(listening, send_buffer_bytes=send_buffer_bytes)
+    return SocketAcceptor(listening, send_buffer_bytes=send_buffer_bytes, tls=tls)

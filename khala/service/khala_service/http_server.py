@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import ssl
 from functools import partial
 from typing import Final
 
@@ -11,6 +12,7 @@ from hypercorn.config import Config
 from quart_trio import QuartTrio
 
 from khala_service.contained_connections import use_contained_connections
+from khala_service.tls import HANDSHAKE_TIMEOUT_S, ServerTls, TlsFiles, open_tls
 
 # Longer than any load balancer's idle limit would be useless, shorter costs handshakes.
 KEEP_ALIVE_TIMEOUT_S: Final = 75
@@ -21,6 +23,19 @@ GRACEFUL_TIMEOUT_S: Final = 5.0
 BACKLOG: Final = 512
 
 
+class _Config(Config):
+    """hypercorn's configuration with a certificate that can be replaced while it serves."""
+
+    tls: ServerTls | None = None
+
+    @property
+    def ssl_enabled(self) -> bool:
+        return self.tls is not None
+
+    def create_ssl_context(self) -> ssl.SSLContext | None:
+        return None if self.tls is None else self.tls.context
+
+
 async def serve(
     app: QuartTrio,
     *,
@@ -29,6 +44,7 @@ async def serve(
     shutdown: trio.Event,
     graceful_timeout_s: float = GRACEFUL_TIMEOUT_S,
     notice_s: float = 0.0,
+    tls: TlsFiles | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve HTTP/1.1 until `shutdown` and `notice_s` more, then let requests finish for `graceful_timeout_s`.
@@ -40,6 +56,7 @@ async def serve(
 
     Raises:
         OSError: the address is taken or not ours.
+        ConfigRefused: the files of `tls` hold no certificate with its key.
     Cancellation: closes everything at once.
     """
     # Bound here: hypercorn leaves the socket open if binding fails, and wraps the error.
@@ -47,7 +64,8 @@ async def serve(
     listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     bound_port: int = listener.getsockname()[1]
     use_contained_connections()
-    config = Config()
+    config = _Config()
+    config.ssl_handshake_timeout = HANDSHAKE_TIMEOUT_S
     config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
@@ -63,6 +81,7 @@ async def serve(
         await trio.sleep(notice_s)
 
     serve_hypercorn = partial(hypercorn.trio.serve, app, config, shutdown_trigger=wait_closing, mode="asgi")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(serve_hypercorn)
-        task_status.started(bound_port)
+    with open_tls(tls) as config.tls:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_hypercorn)
+            task_status.started(bound_port)

@@ -1,9 +1,10 @@
 """The life of one deployable service: configuration, signals, drain, exit status. Every process has the same.
 
-The first SIGTERM, SIGINT or SIGHUP drains: not ready first, what is in flight is finished, status 0. The
+The first SIGTERM or SIGINT drains: not ready first, what is in flight is finished, status 0. The
 second hurries: everything is dropped and the process is gone within ``HURRY_S``, whatever hangs. A process
 that was started with ``--until-stdin-closes`` takes the end of its standard input for the first: a
-supervisor that was killed leaves no service behind. Nothing is started and nothing is waited for that
+supervisor that was killed leaves no service behind. SIGHUP reads again what can be (`reloading.py`); for a
+process that a terminal started it says that the terminal is gone, and drains. Nothing is started and nothing is waited for that
 would need an init process, so a service may be process 1 of a container.
 
 Exit status: 0 ended as asked, 1 failed or hurried, 2 wrong usage, 78 refused configuration (EX_CONFIG of
@@ -30,6 +31,7 @@ from khala_service.adapters.postgres_migrations import MigrationDrift, Migration
 from khala_service.config import ConfigRefused, described
 from khala_service.errors import Unavailable
 from khala_service.logs import configure_logging, get_logger
+from khala_service.reloading import reload_all
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -47,7 +49,8 @@ __all__ = [
 
 EXIT_FAILED: Final = 1
 EXIT_REFUSED: Final = 78
-# Ctrl-C, the usual request to end, and the closing of the terminal (which Windows does not have).
+# Ctrl-C, the usual request to end, and the closing of the terminal (which Windows does not have) or a
+# request to reload.
 ENDING_SIGNALS: Final = tuple(
     number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
 )
@@ -114,7 +117,7 @@ def run_service(
             sys.stdout.write(" ".join(map(str, ports_of(endpoints))) + "\n")
             sys.stdout.flush()
 
-        life = _Life(signals, is_leashed=is_leashed)
+        life = _Life(signals, is_leashed=is_leashed, has_terminal=sys.stdin.isatty())
         return trio.run(partial(life.run, serve, announce))
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the end of the process is its report
         return report_failure(error)
@@ -173,8 +176,9 @@ class _Signals:
 class _Life:
     """One run of a service."""
 
-    def __init__(self, signals: _Signals, *, is_leashed: bool) -> None:
+    def __init__(self, signals: _Signals, *, is_leashed: bool, has_terminal: bool) -> None:
         self._signals = signals
+        self._reload_signal = None if has_terminal else getattr(signal, "SIGHUP", None)
         self._is_leashed = is_leashed
         self._drain = trio.Event()
         self._is_hurried = False
@@ -204,7 +208,10 @@ class _Life:
 
     def _take(self, number: int, everything: trio.CancelScope) -> None:
         name = signal.Signals(number).name
-        if self._drain.is_set():
+        if number == self._reload_signal:
+            _log.info("reloading", signal=name)
+            reload_all()
+        elif self._drain.is_set():
             _log.warning("hurried", signal=name)
             self._is_hurried = True
             _end_without_fail(HURRY_S)
