@@ -13,6 +13,10 @@ So a driver may lose, repeat, reorder, delay and even invent messages, as long a
 * says ``PositionUnknown`` whenever it has dropped something or was disconnected. Swallowing that
   turns a loss into silence until the next position check; a driver that does so declares it.
 
+Beside the records it may carry one other thing, ``RevocationsHint``: control's log of revocations has
+grown. That verb is optional (``HintsRevocations``); through a driver without it nodes learn of
+revocations by their polls alone.
+
 One conformance suite (``tests/contract/driver_suite.py``) runs on every driver. Third parties
 register theirs in the entry-point group ``khala.fanout_drivers`` (``fanout_drivers/opening.py``).
 """
@@ -20,7 +24,7 @@ register theirs in the entry-point group ``khala.fanout_drivers`` (``fanout_driv
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import attrs
 
@@ -77,7 +81,16 @@ class PositionUnknown:
     topics: frozenset[TopicName] | None = None
 
 
-Delivery = RecordCopy | PositionUnknown
+@attrs.frozen
+class RevocationsHint:
+    """Control's log of revocations may have grown: read it now.
+
+    Empty, so that one which nobody gave costs a read and tells nothing. Any number that wait are one.
+    A driver that was without its broker gives one for whatever was hinted meanwhile.
+    """
+
+
+Delivery = RecordCopy | PositionUnknown | RevocationsHint
 
 
 @attrs.define(eq=False)
@@ -182,6 +195,26 @@ class FanoutDriver(Protocol):
 
         Without health everything is still delivered, by position checks: slower, never wrong.
         """
+
+
+@runtime_checkable
+class HintsRevocations(Protocol):
+    """A driver that also tells nodes that control's log of revocations has grown."""
+
+    async def hint_revocations(self) -> None:
+        """Give every subscriber a ``RevocationsHint``; hints that meet become one.
+
+        Never waits for a subscriber, nor for a broker that is away; promises nothing about delivery.
+
+        Raises:
+            Unavailable: Nothing was taken, for a reason ``broker_*``.
+        Cancellation: safe; the hint may or may not have been given.
+        """
+
+
+def find_hinter(driver: object) -> HintsRevocations | None:
+    """Return the driver as one that hints at revocations, None if it does not have that verb."""
+    return driver if isinstance(driver, HintsRevocations) else None
 
 
 # Entries above this travel as a pure hint (ARCHITECTURE section 3): a broker's own limit is

@@ -7,6 +7,7 @@ Invariants (INV-7):
    the hole before it was healed.
 2. Whatever was dropped is announced, before anything that was queued after it; notices coalesce, so
    at most one waits.
+3. At most one hint of revocations waits, and it comes before everything else: no load delays it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from fanout_drivers.base import PositionUnknown, RecordCopy
+from fanout_drivers.base import PositionUnknown, RecordCopy, RevocationsHint
 
 if TYPE_CHECKING:
     from fanout_drivers.base import Delivery, DriverCounters
@@ -42,6 +43,7 @@ class DeliveryQueue:
     _copies: deque[RecordCopy] = attrs.field(factory=deque, init=False)
     _unknown_topics: set[TopicName] = attrs.field(factory=set, init=False)
     _is_everything_unknown: bool = attrs.field(default=False, init=False)
+    _has_hint: bool = attrs.field(default=False, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
     _receiver: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
@@ -50,17 +52,20 @@ class DeliveryQueue:
         return len(self._copies)
 
     async def receive(self) -> Delivery:
-        """Return the next copy, or first the notice that something may have been missed.
+        """Return the next copy, or first a hint, or the notice that something may have been missed.
 
         Raises:
             trio.ClosedResourceError: The queue was closed.
         Cancellation: safe; nothing is consumed.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not (self._copies or self._unknown_topics or self._is_everything_unknown):
+        while not (self._has_hint or self._copies or self._unknown_topics or self._is_everything_unknown):
             if self._is_closed:
                 raise trio.ClosedResourceError
             await self._receiver.park()
+        if self._has_hint:
+            self._has_hint = False
+            return RevocationsHint()
         # Before the copies: what follows the hole cannot be used until the hole is healed.
         if self._is_everything_unknown:
             self._is_everything_unknown = False
@@ -97,11 +102,19 @@ class DeliveryQueue:
             self._unknown_topics.add(topic)
         self._receiver.unpark()
 
+    def hint_nowait(self) -> None:
+        """Say that control's log of revocations may have grown."""
+        if self._is_closed:
+            return
+        self._has_hint = True
+        self._receiver.unpark()
+
     def close(self) -> None:
         """Forget everything and wake the receiver."""
         self._is_closed = True
         self._copies.clear()
         self._unknown_topics.clear()
         self._is_everything_unknown = False
+        self._has_hint = False
         self.waiting_bytes = 0
         self._receiver.unpark_all()

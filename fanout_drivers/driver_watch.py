@@ -2,7 +2,7 @@
 
 A driver that is away delays, it breaks nothing: once it was connected it takes nobody out of traffic.
 Before that a node would serve every client by position checks alone, so it is not ready; a runtime
-commits without it and is.
+commits and control revokes without it, and they are.
 """
 
 from __future__ import annotations

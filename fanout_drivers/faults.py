@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
     from fanout_drivers.base import Delivery
 
-__all__ = ["FAULTS", "HELD_MAX", "HOLD_MAX_S", "FaultRates", "Faults"]
+__all__ = ["FAULTS", "HELD_MAX", "HINT_FAULTS", "HOLD_MAX_S", "FaultRates", "Faults"]
 
 FAULTS: Final = ("loss", "duplicate", "reorder", "delay", "disconnect", "forge")
+# What happens to hints of revocations, beside ``loss``.
+HINT_FAULTS: Final = ("hint_loss",)
 FORGERIES: Final = ("flipped", "other_topic", "invented", "other_lineage")
 HELD_MAX: Final = 1_024
 # A delayed record comes 50 to 500 ms late, one that is overtaken when 50 ms have passed.
@@ -52,6 +54,7 @@ class FaultRates:
         delay: It comes late.
         disconnect: It and everything held back is lost, and PositionUnknown says so.
         forge: A forgery arrives just before it.
+        hint_loss: A hint of revocations never arrives; other deliveries are not concerned.
     """
 
     loss: float = attrs.field(default=0.0, validator=_is_rate)
@@ -60,6 +63,7 @@ class FaultRates:
     delay: float = attrs.field(default=0.0, validator=_is_rate)
     disconnect: float = attrs.field(default=0.0, validator=_is_rate)
     forge: float = attrs.field(default=0.0, validator=_is_rate)
+    hint_loss: float = attrs.field(default=0.0, validator=_is_rate)
 
 
 @attrs.define(eq=False)
@@ -110,6 +114,10 @@ class Faults:
             self._hold(delivery, now + OVERTAKEN_S)
             return forgeries
         return [*forgeries, delivery]
+
+    def loses_hint(self) -> bool:
+        """Whether a hint of revocations, which is never held back, is lost."""
+        return self._happens("loss") or self._happens("hint_loss")
 
     def _happens(self, fault: str) -> bool:
         rate: float = getattr(self.rates, fault)

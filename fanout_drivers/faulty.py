@@ -6,7 +6,8 @@ silent on purpose: what nobody announces, the position check must find. What it 
 ``counters.injected``. In production it is refused.
 
 Options (section ``fanout.options``): ``inner`` (a driver's name, default postgres), ``seed`` (an integer,
-default 0), and a probability for each fault of ``faults.py``.
+default 0), and a probability for each fault of ``faults.py``. ``hint_loss = "1"`` drops every push of a
+revocation, and nothing else.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from fanout_drivers.base import PositionUnknown, RecordCopy
-from fanout_drivers.faults import FAULTS, FaultRates, Faults
+from fanout_drivers.base import PositionUnknown, RecordCopy, RevocationsHint, find_hinter
+from fanout_drivers.faults import FAULTS, HINT_FAULTS, FaultRates, Faults
 from fanout_drivers.opening import SECTION, find_driver
 from khala_service.config import ConfigRefused
 
@@ -76,6 +77,10 @@ class FaultySubscriber:
                 self._take(await self._inner.receive())
 
     def _take(self, delivery: Delivery) -> None:
+        if isinstance(delivery, RevocationsHint):
+            if not self._faults.loses_hint():
+                self._arrived.append(delivery)
+            return
         # A driver of copies tells by its notices what it has lost itself. Losing those as well would
         # be no fault of a broker; where notices are all there is, they are what gets lost.
         if isinstance(delivery, RecordCopy) or not self._carries_copies:
@@ -129,6 +134,12 @@ class FaultyDriver:
         """Publish through the inner driver; what that refuses is refused."""
         await self.inner.publish(topic, data)
 
+    async def hint_revocations(self) -> None:
+        """Hint through the inner driver, if that can; see HintsRevocations."""
+        hinter = find_hinter(self.inner)
+        if hinter is not None:
+            await hinter.hint_revocations()
+
     @asynccontextmanager
     async def open_subscriber(self) -> AsyncIterator[FaultySubscriber]:
         """Open an end of the inner driver, with faults; see FanoutDriver."""
@@ -158,13 +169,13 @@ async def open_faulty_driver(context: DriverContext) -> AsyncIterator[FaultyDriv
     if not re.fullmatch(r"-?[0-9]{1,18}", seed, re.ASCII):
         errors.append(f"{SECTION}.options.seed: an integer is needed")
     rates: dict[str, float] = {}
-    for fault in FAULTS:
+    for fault in (*FAULTS, *HINT_FAULTS):
         text = options.pop(fault, "0")
         if re.fullmatch(r"[01]|0?\.[0-9]{1,9}|1\.0{1,9}", text, re.ASCII):
             rates[fault] = float(text)
         else:
             errors.append(f"{SECTION}.options.{fault}: a probability, 0..1, is needed")
-    known = ", ".join(("inner", "seed", *FAULTS))
+    known = ", ".join(("inner", "seed", *FAULTS, *HINT_FAULTS))
     errors += [f"{SECTION}.options.{name}: not an option of faulty ({known})" for name in sorted(options)]
     if errors:
         raise ConfigRefused(tuple(errors))

@@ -78,6 +78,12 @@ class MemoryDriver:
             subscriber.offer_nowait(copy)
         await trio.lowlevel.checkpoint()
 
+    async def hint_revocations(self) -> None:
+        """Hint to every subscriber; never waits, refuses nothing. See HintsRevocations."""
+        for subscriber in self._subscribers:
+            subscriber.queue.hint_nowait()
+        await trio.lowlevel.checkpoint()
+
     @asynccontextmanager
     async def open_subscriber(self) -> AsyncIterator[MemorySubscriber]:
         """Open a node's end; see FanoutDriver."""

@@ -8,8 +8,9 @@ loss. Nodes' ends share it; a subject is subscribed once. Invariants:
    connection, or is larger than the server takes is counted and refused. Nothing published before a loss
    is sent after it: what was taken and not sent is counted, and left to the position checks.
 2. Whatever may have been missed is announced: dropped here or in the library (the topic), the loss of a
-   connection and the subscriptions of the next one (all topics).
-3. A message counts only if its subject is the one that was subscribed, and decodes to that topic.
+   connection and the subscriptions of the next one (all topics, and a hint of revocations).
+3. A message counts only if its subject is the one that was subscribed, and decodes to that topic, or is
+   the one of revocations, of which nobody reads more than that it came.
    No text of NATS, subject or error, goes further than this module and ``nats_connection.py``.
 """
 
@@ -32,7 +33,7 @@ from fanout_drivers.nats_connection import NatsHandler, NatsLogin, NatsSession, 
 from fanout_drivers.opening import SECTION
 from fanout_drivers.outbox import Outbox
 from fanout_drivers.reconnecting import keep_connected
-from fanout_drivers.subjects import decode_subject, encode_subject
+from fanout_drivers.subjects import decode_subject, encode_subject, revocations_subject
 from khala_service.config import ConfigRefused
 from khala_service.errors import Unavailable
 
@@ -136,13 +137,24 @@ class NatsDriver:
         Raises:
             Unavailable: ``broker_away``, ``broker_payload_too_large`` or ``broker_outbox_full``.
         """
+        await self._publish(encode_subject(self._prefix, topic), data)
+
+    async def hint_revocations(self) -> None:
+        """Put a hint into the outbox, or refuse it; never waits. See HintsRevocations.
+
+        Raises:
+            Unavailable: ``broker_away`` or ``broker_outbox_full``.
+        """
+        await self._publish(revocations_subject(self._prefix), b"")
+
+    async def _publish(self, subject: str, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
         session = self._session
         if session is None:
             reason = "broker_away"
         elif len(data) > session.payload_max_bytes:
             reason = "broker_payload_too_large"
-        elif not self._outbox.offer_nowait(encode_subject(self._prefix, topic), data):
+        elif not self._outbox.offer_nowait(subject, data):
             reason = "broker_outbox_full"
         else:
             return
@@ -178,11 +190,15 @@ class NatsDriver:
         )
         subscriber = NatsSubscriber(queue, self)
         self._subscribers.append(subscriber)
+        revocations = revocations_subject(self._prefix)
+        self._routes.setdefault(revocations, set()).add(subscriber)
+        self._look_at(revocations)
         try:
             yield subscriber
         finally:
             self._subscribers.remove(subscriber)
             queue.close()
+            self._end_route(subscriber, revocations)
             for topic in subscriber.topics:
                 self.leave(subscriber, topic)
 
@@ -201,7 +217,9 @@ class NatsDriver:
 
     def leave(self, subscriber: NatsSubscriber, topic: TopicName) -> None:
         """End the route of a topic to a subscriber, if there is one."""
-        subject = encode_subject(self._prefix, topic)
+        self._end_route(subscriber, encode_subject(self._prefix, topic))
+
+    def _end_route(self, subscriber: NatsSubscriber, subject: str) -> None:
         followers = self._routes.get(subject, set())
         followers.discard(subscriber)
         if not followers and self._routes.pop(subject, None) is not None:
@@ -218,6 +236,9 @@ class NatsDriver:
         try:
             if subject != subscribed:
                 raise ValueError("a message of another subject")
+            if subject == revocations_subject(self._prefix):
+                self._take_hint(subject)
+                return
             topic = decode_subject(self._prefix, subject)
         except ValueError:
             self.counters.rejected += 1
@@ -226,8 +247,15 @@ class NatsDriver:
         for subscriber in followers:
             subscriber.queue.offer_nowait(copy)
 
+    def _take_hint(self, subject: str) -> None:
+        for subscriber in self._routes.get(subject, ()):
+            subscriber.queue.hint_nowait()
+
     def _take_drop(self, subject: str) -> None:
         self.counters.dropped += 1
+        if subject == revocations_subject(self._prefix):
+            self._take_hint(subject)
+            return
         topic = decode_subject(self._prefix, subject)
         for subscriber in self._routes.get(subject, ()):
             subscriber.queue.announce_nowait(topic)
@@ -263,6 +291,7 @@ class NatsDriver:
                 connected()
                 # After the subscriptions: what was published before them is in the journal now.
                 self._announce_everything()
+                self._take_hint(revocations_subject(self._prefix))
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._send, session)
                     nursery.start_soon(self._settle, session)

@@ -1,6 +1,6 @@
 """Which driver is used, and how it is opened: section ``fanout``, variables ``KHALA_FANOUT_*``.
 
-The runtime and every node of one system are given the same section. A driver is found by name in the
+Runtime, control and every node of one system are given the same section. A driver is found by name in the
 entry-point group ``khala.fanout_drivers``, ours like anybody's: the entry is a ``DriverFactory``. Only
 composition roots call ``open_driver``.
 """
@@ -31,7 +31,7 @@ DRIVER_GROUP: Final = "khala.fanout_drivers"
 
 @attrs.frozen(kw_only=True)
 class FanoutConfig:
-    """What carries the news of commits from the runtime to the nodes."""
+    """What carries the news of commits, and hints of revocations, to the nodes."""
 
     # The default needs nothing but the database that is there anyway.
     driver: str = attrs.field(
@@ -63,13 +63,13 @@ class DriverContext:
     Attributes:
         config: The section ``fanout``.
         database_dsn: Database of the process that opens it, with the role of that process.
-        component: Who opens it; a runtime publishes, a node subscribes.
+        component: Who opens it; a runtime publishes, control hints at revocations, a node subscribes.
         mode: Of the process; a driver that does harm on purpose refuses ``production``.
     """
 
     config: FanoutConfig
     database_dsn: Secret
-    component: Literal["runtime", "node"]
+    component: Literal["runtime", "control", "node"]
     mode: Literal["production", "dev"] = "production"
 
 
@@ -93,7 +93,7 @@ async def open_driver(context: DriverContext, *, is_one_process: bool) -> AsyncI
 
     Args:
         context: What to open.
-        is_one_process: Whether runtime and nodes live in this process.
+        is_one_process: Whether runtime, control and nodes live in this process.
 
     Raises:
         ConfigRefused: No such driver is installed, or it cannot leave this process and must.

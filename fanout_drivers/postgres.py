@@ -3,7 +3,8 @@
 ``publish`` only marks that something was committed. One task rings, on a connection of its own: at once
 for the first mark, then at most ``RINGS_MAX_PER_S`` times a second, and always once after the last mark.
 Each subscriber listens on a connection of its own; every ring becomes ``PositionUnknown(None)``, of
-which at most one waits. So nodes ask the journal for what they follow; no copy travels.
+which at most one waits. So nodes ask the journal for what they follow; no copy travels. Revocations have a
+bell of their own on the same connections.
 
 A ring that was heard by nobody is replaced by the notice that every lost and every new connection of a
 subscriber makes. While the ringer is away the mark stays, and rings when it is back. Why the doorbell is
@@ -25,7 +26,7 @@ from fanout_drivers.background import open_background
 from fanout_drivers.base import RECORD_ENTRIES_MAX_BYTES, DriverCounters, DriverGuarantees
 from fanout_drivers.delivery_queue import DeliveryQueue
 from fanout_drivers.reconnecting import keep_connected
-from khala_service.adapters.postgres_doorbell import open_doorbell_listener, open_doorbell_ringer
+from khala_service.adapters.postgres_doorbell import Bell, open_doorbell_listener, open_doorbell_ringer
 from khala_service.errors import DatabaseError, Unavailable
 
 if TYPE_CHECKING:
@@ -52,15 +53,15 @@ PATIENCE_S: Final = math.inf
 class Ringer(Protocol):
     """What rings; khala_service.adapters.postgres_doorbell."""
 
-    async def ring(self) -> None:
+    async def ring(self, bell: Bell) -> None:
         """Ring once. Raises Unavailable if the connection is lost, DatabaseError if it is refused."""
 
 
 class Listener(Protocol):
     """What hears; khala_service.adapters.postgres_doorbell."""
 
-    async def wait_ring(self) -> None:
-        """Wait for a ring. Raises Unavailable if the connection is lost."""
+    async def wait_ring(self) -> frozenset[Bell]:
+        """Wait for a ring; return of which bells. Raises Unavailable if the connection is lost."""
 
     async def check(self) -> None:
         """Ask for a sign of life. Raises Unavailable if there is none."""
@@ -96,7 +97,9 @@ class PostgresDriver:
     open_listener: Callable[[], AbstractAsyncContextManager[Listener]]
     rng: Callable[[], float] = random.random
     counters: DriverCounters = attrs.field(factory=DriverCounters)
-    _marked: trio.Event = attrs.field(factory=trio.Event, init=False)
+    # What is to be rung. Invariant: not empty iff _has_marks is set.
+    _marks: set[Bell] = attrs.field(factory=set, init=False)
+    _has_marks: trio.Event = attrs.field(factory=trio.Event, init=False)
     # None until something was published or a publisher was opened: a node never rings.
     _is_ringer_connected: bool | None = attrs.field(default=None, init=False)
     _subscribers: list[PostgresSubscriber] = attrs.field(factory=list, init=False)
@@ -123,8 +126,17 @@ class PostgresDriver:
         """
         del topic, data
         self.counters.published += 1
-        self._marked.set()
+        self._mark(Bell.RECORDS)
         await trio.lowlevel.checkpoint()
+
+    async def hint_revocations(self) -> None:
+        """Mark that revocations were written, as ``publish`` does. See HintsRevocations."""
+        self._mark(Bell.REVOCATIONS)
+        await trio.lowlevel.checkpoint()
+
+    def _mark(self, bell: Bell) -> None:
+        self._marks.add(bell)
+        self._has_marks.set()
 
     @asynccontextmanager
     async def open_subscriber(self) -> AsyncIterator[PostgresSubscriber]:
@@ -152,7 +164,7 @@ class PostgresDriver:
             is_publisher: Connect now; otherwise with the first publication.
         """
         if not is_publisher:
-            await self._marked.wait()
+            await self._has_marks.wait()
         self._is_ringer_connected = False
         await self._keep_connected(self._ring)
 
@@ -167,15 +179,18 @@ class PostgresDriver:
                 connected()
                 self._is_ringer_connected = True
                 while True:
-                    await self._marked.wait()
+                    await self._has_marks.wait()
                     # Before the ring: a commit during the round trip must be rung for again.
-                    self._marked = trio.Event()
-                    try:
-                        await ringer.ring()
-                    except (Unavailable, DatabaseError):
-                        self._marked.set()
-                        self.counters.publish_failures += 1
-                        raise
+                    self._has_marks, marks = trio.Event(), self._marks.copy()
+                    self._marks.clear()
+                    for bell in marks:
+                        try:
+                            await ringer.ring(bell)
+                        except (Unavailable, DatabaseError):
+                            for unrung in marks:
+                                self._mark(unrung)
+                            self.counters.publish_failures += 1
+                            raise
                     await trio.sleep(1 / RINGS_MAX_PER_S)
         finally:
             self._is_ringer_connected = False
@@ -188,6 +203,7 @@ class PostgresDriver:
                     subscriber.is_connected = True
                     # Whatever was rung while nobody listened.
                     subscriber.queue.announce_nowait()
+                    subscriber.queue.hint_nowait()
                     await self._listen(listener, subscriber)
             finally:
                 if subscriber.is_connected:
@@ -200,9 +216,12 @@ class PostgresDriver:
         checked_at = trio.current_time()
         while True:
             with trio.move_on_at(checked_at + CHECK_S) as quiet:
-                await listener.wait_ring()
+                rung = await listener.wait_ring()
                 self.counters.received += 1
-                subscriber.queue.announce_nowait()
+                if Bell.REVOCATIONS in rung:
+                    subscriber.queue.hint_nowait()
+                if Bell.RECORDS in rung:
+                    subscriber.queue.announce_nowait()
             if quiet.cancelled_caught or trio.current_time() >= checked_at + CHECK_S:
                 await listener.check()
                 checked_at = trio.current_time()
@@ -216,5 +235,5 @@ async def open_postgres_driver(context: DriverContext) -> AsyncIterator[Postgres
         open_ringer=lambda: open_doorbell_ringer(context.database_dsn, application_name=name),
         open_listener=lambda: open_doorbell_listener(context.database_dsn, application_name=name),
     )
-    async with open_background(partial(driver.serve, is_publisher=context.component == "runtime")):
+    async with open_background(partial(driver.serve, is_publisher=context.component != "node")):
         yield driver

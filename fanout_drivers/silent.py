@@ -1,6 +1,6 @@
 """The driver ``none``: nothing is published, nothing arrives.
 
-Nodes find every commit by their position checks, twice a second. For a system that wants neither a
+Nodes find every commit by their position checks, twice a second, and every revocation by their polls. For a system that wants neither a
 broker nor a doorbell, and for proving that nothing else is needed to lose nothing.
 """
 
@@ -68,6 +68,10 @@ class SilentDriver:
     async def publish(self, topic: TopicName, data: bytes) -> None:
         """Drop the record, as the guarantees say: nothing is amiss that a caller could wait for."""
         del topic, data
+        await trio.lowlevel.checkpoint()
+
+    async def hint_revocations(self) -> None:
+        """Drop the hint: nodes poll. See HintsRevocations."""
         await trio.lowlevel.checkpoint()
 
     @asynccontextmanager

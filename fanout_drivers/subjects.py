@@ -5,6 +5,8 @@ hexadecimal digits of its UTF-8. So no wildcard (``*`` ``>``), dot, space, contr
 letter is ever part of a subject, and two topics never share one. Topic names of today need no escape;
 the encoding does not rely on that. It is pinned by golden vectors: runtime and nodes of different
 versions meet at these subjects, and another encoding is another version in the second token.
+
+Hints of revocations have ``<prefix>.control.revocations``, which is no version and so the subject of no topic.
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ from typing import Final
 
 from khala_contracts.topics import TOPIC_MAX_BYTES, TopicInvalid, TopicName, parse_topic
 
-__all__ = ["ENCODING_VERSION", "SUBJECT_MAX_BYTES", "decode_subject", "encode_subject", "encode_token"]
+__all__ = [
+    "ENCODING_VERSION",
+    "SUBJECT_MAX_BYTES",
+    "decode_subject",
+    "encode_subject",
+    "encode_token",
+    "revocations_subject",
+]
 
 ENCODING_VERSION: Final = "v1"
 PREFIX_MAX_BYTES: Final = 32
@@ -71,6 +80,11 @@ def encode_subject(prefix: str, topic: TopicName) -> str:
     if not _PREFIX.fullmatch(prefix):
         raise ValueError("a prefix has 1..32 of a-z, 0-9 and -")
     return f"{prefix}.{ENCODING_VERSION}.{encode_token(parse_topic(topic).name)}"
+
+
+def revocations_subject(prefix: str) -> str:
+    """Return the subject on which control hints at revocations."""
+    return f"{prefix}.control.revocations"
 
 
 @lru_cache(maxsize=CACHED_SUBJECTS)

@@ -51,6 +51,7 @@ class Evictions:
         """Read from ``source``."""
         self._limits = limits
         self._counters = counters
+        self._clock = clock
         self._connections: Iterable[Connection] = ()
         self.view = RevocationView()
         self.feed = RevocationFeed(
@@ -70,6 +71,11 @@ class Evictions:
             await self.feed.wait_first_read()
         return None if self.feed.may_welcome else "behind"
 
+    def hint(self) -> None:
+        """Take a driver's hint that control's log has grown."""
+        self._counters.revocation_hints += 1
+        self.feed.hint()
+
     def is_lost(self, claims: SyncClaims, grant: TopicGrant) -> bool:
         """Whether a granted right has been lost since the token was made."""
         return grant.org_id is not None and grant.org_id in self.view.lost_orgs(claims)
@@ -88,12 +94,15 @@ class Evictions:
 
     def _evict(self, revocations: Sequence[Revocation]) -> None:
         del revocations  # the view has them; one look at each connection serves all of a page
+        now_ms = self._clock.now() * 1000
         for connection in tuple(self._connections):
             claims = connection.claims
             if claims is None or connection.phase is Phase.CLOSING:
                 continue
-            if self.view.is_ended(claims):
+            ended_at_ms = self.view.ended_at_ms(claims)
+            if ended_at_ms is not None:
                 self._counters.evictions["connection"] += 1
+                self._counters.eviction_delays.observe(max(0.0, now_ms - ended_at_ms) / 1000)
                 connection.close(reason_codes.REAUTH_REQUIRED)
                 continue
             lost = self.view.lost_orgs(claims)

@@ -103,7 +103,12 @@ class RevocationView:
 
     def is_ended(self, claims: SyncClaims) -> bool:
         """Whether the session of a token, or the key on which it stands, has ended."""
-        return claims.session_id in self._sessions or claims.principal_id in self._keys
+        return self.ended_at_ms(claims) is not None
+
+    def ended_at_ms(self, claims: SyncClaims) -> int | None:
+        """Return when the session of a token, or the key on which it stands, ended; None if neither has."""
+        ended = self._sessions.get(claims.session_id), self._keys.get(claims.principal_id)
+        return min((at_ms for at_ms in ended if at_ms is not None), default=None)
 
     def lost_orgs(self, claims: SyncClaims) -> frozenset[str]:
         """Return the orgs in which the token's person has lost rights since it was made.

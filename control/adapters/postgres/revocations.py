@@ -1,6 +1,11 @@
-"""The log of revocations in PostgreSQL. Implements `ports.RevocationLog`."""
+"""The log of revocations in PostgreSQL. Implements `ports.RevocationLog`.
 
-from collections.abc import Sequence
+`RevocationWriter` is the one place that writes it, so that no cause can forget to make nodes look.
+"""
+
+from collections.abc import Callable, Sequence
+
+import attrs
 
 from control.adapters.postgres import statements
 from control.adapters.postgres.rows import to_ms, to_time
@@ -9,22 +14,38 @@ from control.core.sessions import MS_PER_S
 from khala_service.adapters.postgres import PostgresConnection, PostgresPool, Row
 
 
-async def append_revocations(
-    connection: PostgresConnection, revocations: Sequence[Revocation], *, cause: str, now_ms: int
-) -> None:
-    """Append rows as the last statement of the transaction that made them true."""
-    if not revocations:
-        return
-    await connection.execute(
-        statements.APPEND_REVOCATIONS,
-        [revocation.kind.value for revocation in revocations],
-        [revocation.session_id for revocation in revocations],
-        [revocation.key_id for revocation in revocations],
-        [revocation.org_id for revocation in revocations],
-        [revocation.user_id for revocation in revocations],
-        cause,
-        to_time(now_ms),
-    )
+def _tell_nobody() -> None:
+    """Leave it to the polls of the nodes."""
+
+
+@attrs.frozen
+class RevocationWriter:
+    """Writes the log inside the transactions of the stores.
+
+    Attributes:
+        written: Told after each transaction that appended rows, however it ended; must not wait or raise.
+    """
+
+    written: Callable[[], None] = _tell_nobody
+
+    async def append(
+        self, connection: PostgresConnection, revocations: Sequence[Revocation], *, cause: str, now_ms: int
+    ) -> None:
+        """Append rows as the last statement of the transaction that made them true."""
+        if not revocations:
+            return
+        # After the commit: a node that looks before it finds nothing, and then waits for its poll.
+        connection.at_transaction_end(self.written)
+        await connection.execute(
+            statements.APPEND_REVOCATIONS,
+            [revocation.kind.value for revocation in revocations],
+            [revocation.session_id for revocation in revocations],
+            [revocation.key_id for revocation in revocations],
+            [revocation.org_id for revocation in revocations],
+            [revocation.user_id for revocation in revocations],
+            cause,
+            to_time(now_ms),
+        )
 
 
 class PostgresRevocations:

@@ -11,10 +11,11 @@ import pytest
 import trio
 
 from fanout_drivers.background import open_background
-from fanout_drivers.base import PositionUnknown
+from fanout_drivers.base import PositionUnknown, RevocationsHint
 from fanout_drivers.postgres import CHECK_S, PostgresDriver
+from khala_service.adapters.postgres_doorbell import Bell
 from khala_service.errors import DatabaseError, Unavailable
-from tests.contract.driver_suite import TOPIC
+from tests.contract.driver_suite import TOPIC, receive_news
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ class House:
     """A door with a bell: who rings is heard by everybody who is in. A wire can be cut."""
 
     rings: list[float] = attrs.field(factory=list)
+    hints: list[float] = attrs.field(factory=list)
     listeners: list[FakeListener] = attrs.field(factory=list)
     # How long a ring takes; None: the next one fails.
     ring_s: float | None = 0.0
@@ -34,13 +36,14 @@ class House:
     is_open: bool = True
     logins: int = 0
 
-    async def ring(self) -> None:
+    async def ring(self, bell: Bell) -> None:
         if self.ring_s is None:
             self.ring_s = 0.0
             raise self.ring_error
         await trio.sleep(self.ring_s)
-        self.rings.append(trio.current_time())
+        (self.rings if bell is Bell.RECORDS else self.hints).append(trio.current_time())
         for listener in self.listeners:
+            listener.rung.add(bell)
             listener.heard.set()
 
     @asynccontextmanager
@@ -70,12 +73,15 @@ class FakeListener:
     """Hears; may be deaf without knowing, until it checks."""
 
     heard: trio.Event = attrs.field(factory=trio.Event)
+    rung: set[Bell] = attrs.field(factory=set)
     is_deaf: bool = False
     checks: int = 0
 
-    async def wait_ring(self) -> None:
+    async def wait_ring(self) -> frozenset[Bell]:
         await self.heard.wait()
-        self.heard = trio.Event()
+        self.heard, rung = trio.Event(), frozenset(self.rung)
+        self.rung.clear()
+        return rung
 
     async def check(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -177,14 +183,14 @@ async def test_a_node_hears_each_ring_once_at_most(autojump_clock: MockClock) ->
     del autojump_clock
     house = House()
     async with open_rung(house) as driver, driver.open_subscriber() as subscriber:
-        assert await subscriber.receive() == PositionUnknown(None)
+        assert await receive_news(subscriber) == PositionUnknown(None)
         for _ in range(100):
             await driver.publish(TOPIC, b"")
             await trio.sleep(0.02)
         assert len(house.rings) == 100
-        assert await subscriber.receive() == PositionUnknown(None)
+        assert await receive_news(subscriber) == PositionUnknown(None)
         with trio.move_on_after(1) as scope:
-            await subscriber.receive()
+            await receive_news(subscriber)
         assert scope.cancelled_caught
 
 
@@ -193,16 +199,16 @@ async def test_a_deaf_connection_is_found(autojump_clock: MockClock) -> None:
     del autojump_clock
     house = House()
     async with open_rung(house) as driver, driver.open_subscriber() as subscriber:
-        assert await subscriber.receive() == PositionUnknown(None)
+        assert await receive_news(subscriber) == PositionUnknown(None)
         (listener,) = house.listeners
         await trio.sleep(CHECK_S * 2.5)
         assert listener.checks == 2
         listener.is_deaf = True
         before = trio.current_time()
-        assert await subscriber.receive() == PositionUnknown(None)
+        assert await receive_news(subscriber) == PositionUnknown(None)
         assert trio.current_time() - before <= CHECK_S
         assert not await driver.check_health()
-        assert await subscriber.receive() == PositionUnknown(None)
+        assert await receive_news(subscriber) == PositionUnknown(None)
         assert await driver.check_health()
         assert house.listeners != [listener]
 
@@ -242,7 +248,39 @@ async def test_a_node_does_not_ring(autojump_clock: MockClock) -> None:
         await driver.serve(is_publisher=False)
 
     async with open_background(serve), driver.open_subscriber() as subscriber:
-        await subscriber.receive()
+        await receive_news(subscriber)
         await trio.sleep(100)
         assert house.logins == 1
         assert await driver.check_health()
+
+
+async def test_hints_of_revocations_have_a_bell_of_their_own(autojump_clock: MockClock) -> None:
+    """A hint rings no record and the other way round; a node hears each as what it is."""
+    del autojump_clock
+    house = House()
+    async with open_rung(house) as driver, driver.open_subscriber() as subscriber:
+        assert await subscriber.receive() == RevocationsHint(), "that it listens now"
+        assert await subscriber.receive() == PositionUnknown(None)
+        await driver.hint_revocations()
+        assert await subscriber.receive() == RevocationsHint()
+        assert (len(house.rings), len(house.hints)) == (0, 1)
+        await trio.sleep(1)
+        await driver.publish(TOPIC, b"")
+        assert await subscriber.receive() == PositionUnknown(None)
+        assert (len(house.rings), len(house.hints)) == (1, 1)
+        assert driver.counters.published == 1
+
+
+async def test_a_hint_that_finds_no_database_is_rung_when_it_is_back(autojump_clock: MockClock) -> None:
+    """Also one whose ring failed; and each connection of a node counts as a hint."""
+    del autojump_clock
+    house = House(is_open=False)
+    async with open_rung(house) as driver:
+        await driver.hint_revocations()
+        await trio.sleep(10)
+        assert house.hints == []
+        house.ring_s = None
+        house.is_open = True
+        await trio.sleep(10)
+        assert len(house.hints) == 1
+        assert driver.counters.publish_failures == 1

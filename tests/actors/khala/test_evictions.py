@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import attrs
 import pytest
@@ -64,6 +65,28 @@ async def test_an_ended_session_ends_its_sockets_only(autojump_clock: object) ->
         assert stays.seqs(TOPIC) == [1, 2, 3, 4, 5]
         assert all(client.seqs(TOPIC) == [1, 2, 3] for client in ended)
         assert node.counters.evictions["connection"] == 2
+
+
+async def test_a_push_ends_the_socket_at_once(autojump_clock: object) -> None:
+    """The driver's hint: no time passes until the close, and the delay is counted; nothing follows the close."""
+    log = log_of(TOPIC, 3)
+    async with open_node(log, is_revocable=True) as node:
+        client, stays = (
+            await follow_as(node, claims_of_session(1)),
+            await follow_as(node, claims_of_session(2)),
+        )
+        await trio.sleep(1.0)
+        before = trio.current_time()
+        node.control.revoke(RevocationKind.SESSION, at_s=node.clock.now() - 0.2, session_id=f"ses_{1:026d}")
+        await node.driver.hint_revocations()
+        await node.settle()
+        assert trio.current_time() == before
+        assert client.close_code == 4501
+        assert node.counters.revocation_hints == 1
+        assert node.counters.eviction_delays.sum_s == pytest.approx(0.2, abs=0.001)
+        await node.commit(log, 2)
+        assert client.seqs(TOPIC) == [1, 2, 3]
+        assert stays.seqs(TOPIC) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("kind", [PrincipalKind.SERVICE, PrincipalKind.DERIVED])
@@ -156,29 +179,48 @@ async def test_a_check_waits_for_the_first_read(autojump_clock: object) -> None:
     assert trio.current_time() == began + FIRST_READ_WAIT_S
 
 
-async def test_after_five_minutes_sockets_end_one_by_one(autojump_clock: object) -> None:
-    """Not before 300 s, all by 360 s, spread in between."""
+async def test_the_exact_times_of_a_node_that_is_cut_off(autojump_clock: object) -> None:
+    """SEC-05 by its figures: hellos until 60 s, sockets until 300 s, the last of them by 360 s."""
     limits = attrs.evolve(LIMITS, dead_after_s=10_000.0)
     async with open_node(log_of(TOPIC, 1), is_revocable=True, limits=limits) as node:
-        claims = attrs.evolve(claims_for(TOPIC))
-        clients = [node.open_client() for _ in range(40)]
-        for client in clients:
+        assert node.evictions is not None
+        feed = node.evictions.feed
+        clients = []
+        for number in range(1, 41):
+            claims = attrs.evolve(claims_of_session(number), expires_at_s=round(node.clock.now()) + 10_000)
+            client = node.open_client()
             token = node.grant(TOPIC, claims=claims)
-            node.tokens.claims[token] = attrs.evolve(
-                node.tokens.claims[token], expires_at_s=round(node.clock.now()) + 10_000
-            )
+            node.tokens.claims[token] = attrs.evolve(claims, jti=token)
             client.say(hello_with(token))
+            clients.append(client)
         await node.settle()
         node.control.is_down = True
-        began = trio.current_time()
-        await trio.sleep_until(began + 294)
+
+        async def wait_stale(seconds: float) -> None:
+            await trio.sleep(seconds - feed.staleness_s)
+            await node.settle()
+
+        await wait_stale(limits.revocation_stale_after_s)
+        assert feed.may_welcome
+        await wait_stale(limits.revocation_stale_after_s + 0.001)
+        assert not feed.may_welcome
+        await wait_stale(limits.revocation_close_after_s - 0.001)
         assert all(client.is_served for client in clients)
-        await trio.sleep_until(began + 331)
-        ended = sum(not client.is_served for client in clients)
-        assert 5 <= ended <= 35
-        await trio.sleep_until(began + 370)
-        assert not any(client.is_served for client in clients)
-        assert node.counters.closes["unavailable"] == 40
+        ends = []
+        for client in clients:
+            place = crc32(client.connection.connection_id.encode()) / (1 << 32)
+            ends.append((limits.revocation_close_after_s + place * limits.revocation_close_spread_s, client))
+        assert {int(ends_at_s) // 20 for ends_at_s, _ in ends} == {15, 16, 17}, "spread over the minute"
+        while feed.staleness_s < 362:
+            await trio.sleep(1)
+            await node.settle()
+            for ends_at_s, client in ends:
+                if feed.staleness_s < ends_at_s:
+                    assert client.is_served
+                elif feed.staleness_s > ends_at_s + limits.sweep_interval_s:
+                    assert client.close_code == 4004
+        assert {client.take(ErrorMessage).code for client in clients} == {reason_codes.UNAVAILABLE.name}
+        assert node.counters.closes["unavailable"] == len(clients)
 
 
 async def test_a_renewal_of_an_ended_session_is_refused(autojump_clock: object) -> None:

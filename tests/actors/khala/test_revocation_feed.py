@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 
-from khala.actors.revocation_feed import RevocationFeed
+from khala.actors.revocation_feed import HINTED_POLL_INTERVAL_S, RevocationFeed
 from khala.core.limits import NodeLimits
 from khala.core.revocation_view import Revocation, RevocationKind, RevocationPage, RevocationView
 from khala.ports import ControlUnavailableError
@@ -29,6 +29,7 @@ class Log:
     rows: list[Revocation] = attrs.field(factory=list)
     is_away: bool = False
     page_max: int = 2
+    answers_after_s: float = 0.0
     polled_at: list[float] = attrs.field(factory=list)
 
     def add(self, session_id: str) -> None:
@@ -43,7 +44,9 @@ class Log:
         self.polled_at.append(trio.current_time())
         if self.is_away:
             raise ControlUnavailableError(1.0)
-        return RevocationPage(self.rows[after_seq : after_seq + self.page_max], len(self.rows), 1)
+        page = RevocationPage(self.rows[after_seq : after_seq + self.page_max], len(self.rows), 1)
+        await trio.sleep(self.answers_after_s)
+        return page
 
 
 @attrs.define
@@ -97,6 +100,59 @@ async def test_a_row_is_read_by_the_next_poll(autojump_clock: object) -> None:
         assert [row.session_id for row in rig.told] == ["ses_a"]
         await trio.sleep(60)
         assert len(rig.told) == 1
+
+
+async def test_a_hint_is_followed_at_once(autojump_clock: object) -> None:
+    """The row is there in the same instant; a hint of nothing costs one poll, and the next comes 5 s after it."""
+    async with running_feed(Log()) as rig:
+        await trio.sleep(1)
+        rig.log.add("ses_a")
+        rig.feed.hint()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [row.session_id for row in rig.told] == ["ses_a"]
+        await trio.sleep(1)
+        rig.feed.hint()
+        await trio.sleep(5.5)
+        assert rig.log.polled_at == [0, 1, 2, 7]
+        assert rig.feed.staleness_s == 0.5
+
+
+async def test_a_row_that_is_committed_while_control_answers_is_read(autojump_clock: object) -> None:
+    """Its hint arrives during a read that began before it: another read follows."""
+    async with running_feed(Log(answers_after_s=0.2)) as rig:
+        await trio.sleep(1)
+        rig.feed.hint()
+        await trio.sleep(0.1)
+        rig.log.add("ses_b")
+        rig.feed.hint()
+        await trio.sleep(0.4)
+        assert [row.session_id for row in rig.told] == ["ses_b"]
+
+
+async def test_a_flood_of_hints_costs_twenty_polls_a_second(autojump_clock: object) -> None:
+    """INV-27: whoever may hint, 10,000 times in 10 s, causes a bounded number of reads, the last after the last."""
+    async with running_feed(Log()) as rig:
+        await trio.sleep(1)
+        before = len(rig.log.polled_at)
+        for _ in range(10_000):
+            rig.feed.hint()
+            await trio.sleep(0.001)
+        last_at = trio.current_time() - 0.001
+        await trio.sleep(1)
+        polls = rig.log.polled_at[before:]
+        assert 190 <= len(polls) <= 10 / HINTED_POLL_INTERVAL_S + 2
+        assert polls[-1] >= last_at
+
+
+async def test_hints_do_not_hurry_the_retries(autojump_clock: object) -> None:
+    """While control is away the backoff stands, however many hints somebody gives."""
+    async with running_feed(Log(is_away=True)) as rig:
+        for _ in range(6_000):
+            rig.feed.hint()
+            await trio.sleep(0.01)
+        gaps = [b - a for a, b in zip(rig.log.polled_at, rig.log.polled_at[1:], strict=False)]
+        assert min(gaps) >= 1.0
+        assert len(gaps) < 20
 
 
 async def test_without_control_the_view_grows_stale(autojump_clock: object) -> None:

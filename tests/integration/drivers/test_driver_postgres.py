@@ -16,7 +16,7 @@ from fanout_drivers.opening import DriverContext, FanoutConfig, open_driver
 from khala_service.adapters.asyncio_bridge import open_asyncio_loop
 from khala_service.adapters.postgres import open_pool
 from khala_service.secret import Secret
-from tests.contract.driver_suite import TOPIC, DriverSuite, wait_healthy
+from tests.contract.driver_suite import TOPIC, DriverSuite, receive_news, wait_healthy
 from tests.contract.wild_driver import WILD, WildSuite
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class TestWildFaultyPostgresDriver(_OnDatabase, WildSuite):
             while not driver.injected["loss"]:
                 await driver.publish(TOPIC, sent[0])
                 with trio.move_on_after(0.05):
-                    await subscriber.receive()
+                    await receive_news(subscriber)
 
 
 async def test_a_node_hears_of_lost_and_new_connections(database: Database) -> None:
@@ -185,15 +185,15 @@ async def test_a_node_hears_of_lost_and_new_connections(database: Database) -> N
     async with open_two(database) as driver, driver.open_subscriber() as subscriber:
         with trio.fail_after(DEADLINE_S):
             await wait_healthy(driver)
-            assert await subscriber.receive() == PositionUnknown(None), "that it listens now"
+            assert await receive_news(subscriber) == PositionUnknown(None), "that it listens now"
             assert await cut_listeners(database) == 1
-            assert await subscriber.receive() == PositionUnknown(None), "that it was cut"
+            assert await receive_news(subscriber) == PositionUnknown(None), "that it was cut"
             assert driver.counters.connects == 1
-            assert await subscriber.receive() == PositionUnknown(None), "that it is back"
+            assert await receive_news(subscriber) == PositionUnknown(None), "that it is back"
             assert driver.counters.connects == 2
             await wait_healthy(driver)
             await driver.publish(TOPIC, b"")
-            assert await subscriber.receive() == PositionUnknown(None)
+            assert await receive_news(subscriber) == PositionUnknown(None)
 
 
 async def test_a_ring_survives_the_loss_of_the_ringer(database: Database) -> None:
@@ -201,14 +201,14 @@ async def test_a_ring_survives_the_loss_of_the_ringer(database: Database) -> Non
     async with open_two(database) as driver, driver.open_subscriber() as subscriber:
         with trio.fail_after(DEADLINE_S):
             await wait_healthy(driver)
-            assert await subscriber.receive() == PositionUnknown(None)
+            assert await receive_news(subscriber) == PositionUnknown(None)
             async with open_pool(database.superuser_dsn, application_name="test", min_size=0) as pool:
                 await pool.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE application_name = 'khala-doorbell-runtime' AND datname = current_database()"
                 )
             await driver.publish(TOPIC, b"")
-            assert await subscriber.receive() == PositionUnknown(None)
+            assert await receive_news(subscriber) == PositionUnknown(None)
 
 
 async def test_a_role_that_only_reads_may_listen(database: Database) -> None:
@@ -224,9 +224,9 @@ async def test_a_role_that_only_reads_may_listen(database: Database) -> None:
         subscriber = await held.enter_async_context(node.open_subscriber())
         with trio.fail_after(DEADLINE_S):
             await wait_healthy(node)
-            assert await subscriber.receive() == PositionUnknown(None)
+            assert await receive_news(subscriber) == PositionUnknown(None)
             await runtime.publish(TOPIC, b"")
-            assert await subscriber.receive() == PositionUnknown(None)
+            assert await receive_news(subscriber) == PositionUnknown(None)
 
 
 async def test_what_reaches_the_server(database: Database) -> None:
@@ -238,9 +238,9 @@ async def test_what_reaches_the_server(database: Database) -> None:
         for _ in range(2_000):
             await driver.publish(TOPIC, bytes(1_000))
         with trio.fail_after(DEADLINE_S):
-            await subscriber.receive()
+            await receive_news(subscriber)
             while driver.counters.received < 1:
-                await subscriber.receive()
+                await receive_news(subscriber)
         took_s = trio.current_time() - started_at
     rings = database.statements("khala_runtime")[before:]
     assert set(rings) == {"NOTIFY khala_doorbell"}

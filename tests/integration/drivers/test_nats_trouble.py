@@ -14,18 +14,18 @@ from nats.aio.transport import TcpTransport
 
 import fanout_drivers.nats
 import fanout_drivers.nats_connection
-from fanout_drivers.base import RECORD_ENTRIES_MAX_BYTES, PositionUnknown, RecordCopy
+from fanout_drivers.base import RECORD_ENTRIES_MAX_BYTES, PositionUnknown, RecordCopy, RevocationsHint
 from fanout_drivers.nats import NatsDriver, NatsLimits, open_nats_driver
 from fanout_drivers.nats_connection import NatsHandler, NatsLogin, open_nats_session
 from fanout_drivers.opening import DriverContext, FanoutConfig
-from fanout_drivers.subjects import encode_subject
+from fanout_drivers.subjects import encode_subject, revocations_subject
 from khala.adapters import embedded_nats
 from khala_service.adapters.asyncio_bridge import open_asyncio_loop
 from khala_service.config import ConfigRefused
 from khala_service.errors import Unavailable
 from khala_service.logs import configure_logging
 from khala_service.secret import Secret
-from tests.contract.driver_suite import MARKER, OTHER_TOPIC, TOPIC, wait_healthy
+from tests.contract.driver_suite import MARKER, OTHER_TOPIC, TOPIC, receive_news, wait_healthy
 from tests.integration.drivers.rig import PREFIX, Broker, running_driver
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ async def receive_until(subscriber: FanoutSubscriber, wanted: Delivery) -> list[
     """Return what came up to this delivery."""
     got: list[Delivery] = []
     while not got or got[-1] != wanted:
-        got.append(await subscriber.receive())
+        got.append(await receive_news(subscriber))
     return got
 
 
@@ -98,7 +98,7 @@ async def test_a_killed_server_is_announced_and_replaced(tmp_path: Path) -> None
                 await trio.sleep(0.005)
 
         traffic.start_soon(publish_for_ever)
-        await subscriber.receive()
+        await receive_news(subscriber)
         await broker.kill()
         before = await receive_until(subscriber, EVERYTHING)
         assert {type(delivery) for delivery in before[:-1]} <= {RecordCopy}
@@ -108,7 +108,7 @@ async def test_a_killed_server_is_announced_and_replaced(tmp_path: Path) -> None
             await trio.sleep(0.01)
         await broker.start()
         await receive_until(subscriber, EVERYTHING)
-        assert isinstance(await subscriber.receive(), RecordCopy)
+        assert isinstance(await receive_news(subscriber), RecordCopy)
         assert await driver.check_health()
         assert driver.counters.connects == 2
         assert driver.counters.connect_failures >= 1
@@ -136,7 +136,7 @@ async def test_a_broker_that_comes_and_goes_ends_nothing(tmp_path: Path) -> None
 
         async def receive_for_ever() -> None:
             while True:
-                await subscriber.receive()
+                await receive_news(subscriber)
 
         await subscriber.subscribe(TOPIC)
         traffic.start_soon(publish_for_ever)
@@ -172,9 +172,9 @@ async def test_a_server_that_comes_later_is_found(tmp_path: Path) -> None:
             while not driver.counters.connect_failures:
                 await trio.sleep(0.02)
             await broker.start()
-            assert await subscriber.receive() == EVERYTHING
+            assert await receive_news(subscriber) == EVERYTHING
             await driver.publish(TOPIC, b"news")
-            assert await subscriber.receive() == RecordCopy(TOPIC, b"news")
+            assert await receive_news(subscriber) == RecordCopy(TOPIC, b"news")
             assert driver.counters.published == 1
 
 
@@ -259,9 +259,9 @@ async def test_900_messages_too_many_are_announced(tmp_path: Path) -> None:
         await receive_until(witness, RecordCopy(MARKER, b"end"))
         while driver.counters.dropped < 900:
             await trio.sleep(0.01)
-        assert await stuck.receive() == PositionUnknown(frozenset({TOPIC}))
+        assert await receive_news(stuck) == PositionUnknown(frozenset({TOPIC}))
         for number in range(900, 1_000):
-            assert await stuck.receive() == RecordCopy(TOPIC, b"%d" % number)
+            assert await receive_news(stuck) == RecordCopy(TOPIC, b"%d" % number)
         assert driver.counters.dropped == 900
 
 
@@ -295,10 +295,10 @@ async def test_the_driver_tells_the_topic_of_such_a_drop(tmp_path: Path) -> None
         await one.subscribe(TOPIC)
         await other.subscribe(OTHER_TOPIC)
         driver._take_drop(encode_subject(PREFIX, TOPIC))
-        assert await one.receive() == PositionUnknown(frozenset({TOPIC}))
+        assert await receive_news(one) == PositionUnknown(frozenset({TOPIC}))
         assert driver.counters.dropped == 1
         await driver.publish(OTHER_TOPIC, b"untouched")
-        assert await other.receive() == RecordCopy(OTHER_TOPIC, b"untouched")
+        assert await receive_news(other) == RecordCopy(OTHER_TOPIC, b"untouched")
 
 
 def change_config(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
@@ -319,7 +319,7 @@ async def test_a_server_that_takes_less(tmp_path: Path, monkeypatch: pytest.Monk
             with pytest.raises(Unavailable, match="broker_payload_too_large"):
                 await driver.publish(TOPIC, bytes(64 * 1024 + 1))
             await driver.publish(TOPIC, bytes(64 * 1024))
-            assert await subscriber.receive() == RecordCopy(TOPIC, bytes(64 * 1024))
+            assert await receive_news(subscriber) == RecordCopy(TOPIC, bytes(64 * 1024))
             assert driver.counters.publish_failures == 1
             assert driver.counters.connects == 1
 
@@ -334,7 +334,7 @@ async def test_a_forbidden_subject_is_no_health(tmp_path: Path, monkeypatch: pyt
     async with open_connected(tmp_path) as (_, driver), driver.open_subscriber() as subscriber:
         await subscriber.subscribe(TOPIC)
         await wait_unhealthy(driver)
-        assert await subscriber.receive() == EVERYTHING
+        assert await receive_news(subscriber) == EVERYTHING
 
 
 async def test_a_refused_login_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -361,7 +361,7 @@ async def test_nothing_of_nats_goes_further(tmp_path: Path, capfd: pytest.Captur
     async with open_connected(tmp_path) as (broker, driver), driver.open_subscriber() as subscriber:
         await subscriber.subscribe(TOPIC)
         await driver.publish(TOPIC, b"news")
-        deliveries = [await subscriber.receive()]
+        deliveries: list[Delivery] = [await receive_news(subscriber)]
         await broker.kill()
         deliveries += await receive_until(subscriber, EVERYTHING)
     assert deliveries == [RecordCopy(TOPIC, b"news"), EVERYTHING]
@@ -380,8 +380,29 @@ async def test_messages_that_are_not_ours_are_counted(tmp_path: Path) -> None:
         driver._take_message(subject, other, b"elsewhere")
         driver._take_message("khalatest.v1.nonsense", "khalatest.v1.nonsense", b"nowhere")
         await driver.publish(TOPIC, b"ours")
-        assert await subscriber.receive() == RecordCopy(TOPIC, b"ours")
+        assert await receive_news(subscriber) == RecordCopy(TOPIC, b"ours")
         assert driver.counters.rejected == 2
+
+
+async def test_what_comes_on_the_subject_of_revocations_is_a_hint_and_no_more(tmp_path: Path) -> None:
+    """Whatever somebody writes into it, and also if the library had to drop it; on another subject it is nothing."""
+    async with open_connected(tmp_path) as (broker, driver), driver.open_subscriber() as subscriber:
+        await subscriber.subscribe(TOPIC)
+        subject = revocations_subject(PREFIX)
+        driver._take_message(encode_subject(PREFIX, TOPIC), subject, b"")
+        assert driver.counters.rejected == 1
+        driver._take_message(subject, subject, bytes(100_000))
+        with trio.fail_after(DEADLINE_S):
+            assert await subscriber.receive() == RevocationsHint()
+            driver._take_drop(subject)
+            assert await subscriber.receive() == RevocationsHint()
+            await driver.publish(TOPIC, b"news")
+            assert await subscriber.receive() == RecordCopy(TOPIC, b"news")
+            # After an outage nobody knows what was hinted at meanwhile.
+            await broker.kill()
+            await broker.start()
+            while await subscriber.receive() != RevocationsHint():
+                pass
 
 
 async def test_one_connection_and_one_subscription_serve_every_end(nats_server: NatsCommand) -> None:
@@ -398,11 +419,14 @@ async def test_one_connection_and_one_subscription_serve_every_end(nats_server: 
                 await subscriber.subscribe(TOPIC)
             assert driver.counters.connects == 1
             assert driver._session is not None
-            assert list(driver._session._subscriptions) == [encode_subject(PREFIX, TOPIC)]
+            assert set(driver._session._subscriptions) == {
+                encode_subject(PREFIX, TOPIC),
+                revocations_subject(PREFIX),
+            }
             await driver.publish(TOPIC, b"news")
             with trio.fail_after(DEADLINE_S):
                 for subscriber in (one, two, three):
-                    assert await subscriber.receive() == RecordCopy(TOPIC, b"news")
+                    assert await receive_news(subscriber) == RecordCopy(TOPIC, b"news")
 
 
 async def test_a_server_that_ends_politely(tmp_path: Path) -> None:
@@ -412,7 +436,7 @@ async def test_a_server_that_ends_politely(tmp_path: Path) -> None:
         server = broker._server
         assert server is not None
         server.process.send_signal(signal.SIGTERM)
-        assert await subscriber.receive() == EVERYTHING
+        assert await receive_news(subscriber) == EVERYTHING
 
 
 @pytest.mark.parametrize(

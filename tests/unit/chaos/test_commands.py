@@ -18,6 +18,8 @@ from chaos.load.system_under_test import SystemFailedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from chaos.load.revoke import RevokeSetup
+
 
 def answering(name: str, *seen: list[object]) -> Callable[..., dict[str, object]]:
     """Return a benchmark that measures nothing."""
@@ -34,7 +36,7 @@ def answering(name: str, *seen: list[object]) -> Callable[..., dict[str, object]
 def failing(error: Exception) -> Callable[..., dict[str, object]]:
     """Return a benchmark that fails."""
 
-    def measure(setup: object, *, pairs: int, report: Callable[[str], None]) -> dict[str, object]:
+    def measure(setup: object, **_: object) -> dict[str, object]:
         raise error
 
     return measure
@@ -67,14 +69,28 @@ def test_fan_out_takes_several_setups(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [(wanted, 9)]
 
 
-def test_the_smoke_runs_both_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each as a pair of its own."""
+def test_the_smoke_runs_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those with a reference as one pair."""
     seen: list[object] = []
     monkeypatch.setattr(commands, "measure_fanout", answering("fanout", seen))
     monkeypatch.setattr(commands, "measure_append", answering("append", seen))
+
+    def measure_revoke(setup: RevokeSetup, *, report: Callable[[str], None]) -> dict[str, object]:
+        seen.append(setup)
+        report("round 1")
+        return {"benchmark": "revoke"}
+
+    monkeypatch.setattr(commands, "measure_revoke", measure_revoke)
+    monkeypatch.setattr(commands, "measure_origin", answering("origin", seen))
     result = CliRunner().invoke(commands.bench, ["--smoke"])
-    assert json.loads(result.stdout)["results"] == [{"benchmark": "fanout"}, {"benchmark": "append"}]
-    assert seen == [([commands.SMOKE_FANOUT], 1), (commands.SMOKE_APPEND, 1)]
+    names = [one["benchmark"] for one in json.loads(result.stdout)["results"]]
+    assert names == ["fanout", "append", "revoke", "origin"]
+    assert seen == [
+        ([commands.SMOKE_FANOUT], 1),
+        (commands.SMOKE_APPEND, 1),
+        commands.SMOKE_REVOKE,
+        (commands.SMOKE_ORIGIN, 1),
+    ]
 
 
 def test_no_compiler_is_a_reason_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +107,7 @@ def test_no_compiler_is_a_reason_and_no_failure(monkeypatch: pytest.MonkeyPatch)
         ("fanout", LostFramesError("a frame is missing")),
         ("append", SystemFailedError("it did not start")),
         ("append", AppendFailedError("refused")),
+        ("revoke", SystemFailedError("a socket that nobody revoked")),
     ],
 )
 def test_a_benchmark_that_broke_a_promise_gives_no_figure(

@@ -10,6 +10,7 @@ from fanout_drivers.subjects import (
     decode_token,
     encode_subject,
     encode_token,
+    revocations_subject,
 )
 from khala_contracts.topics import TOPIC_MAX_BYTES, TopicName
 
@@ -62,6 +63,13 @@ def test_no_token_for_a_text_of_this_length(length: int) -> None:
     with pytest.raises(ValueError, match="bytes"):
         encode_token("é" * (TOPIC_MAX_BYTES // 2 + 1))
     assert len(encode_token("é" * (TOPIC_MAX_BYTES // 2))) == 3 * TOPIC_MAX_BYTES
+
+
+def test_the_subject_of_revocations_is_no_topic() -> None:
+    """Golden; control and nodes of different versions meet there, and no record can arrive on it."""
+    assert revocations_subject("khala") == "khala.control.revocations"
+    with pytest.raises(ValueError, match="another system"):
+        decode_subject("khala", revocations_subject("khala"))
 
 
 def test_the_longest_subject_is_short_enough() -> None:

@@ -4,6 +4,7 @@ No retry here: the operation above owns it. The caller's request id goes along, 
 can be followed through all services.
 """
 
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Final, TypeVar, cast
@@ -161,6 +162,7 @@ async def open_service_client(
     peer: str,
     credential: Secret | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    verify: ssl.SSLContext | bool = True,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[ServiceHttpClient]:
     """Yield a client of the service at `base_url`; its connections close with the block.
@@ -170,6 +172,7 @@ async def open_service_client(
         peer: Name of the service, first word of the reasons of `Unavailable`.
         credential: Sent as bearer with every request; redirects are never followed with it.
         timeout_s: For each of connecting, sending and waiting, seconds.
+        verify: Judges the certificate of an https peer (`khala_service.tls.trust`).
         transport: Replaces the network in tests.
     """
     headers = {} if credential is None else {"Authorization": f"Bearer {credential.reveal()}"}
@@ -181,6 +184,7 @@ async def open_service_client(
         follow_redirects=False,
         # Service calls never go through a proxy that the environment happens to name.
         trust_env=False,
+        verify=verify,
         transport=transport,
     ) as raw:
         yield ServiceHttpClient(raw, peer=peer)

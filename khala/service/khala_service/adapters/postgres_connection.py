@@ -42,6 +42,7 @@ class PostgresConnection:
     def __init__(self, raw: RawConnection) -> None:
         self._raw = raw
         self._in_transaction = False
+        self._at_end: list[Callable[[], None]] = []
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
         """Return all rows; the statement bounds how many there are.
@@ -62,6 +63,14 @@ class PostgresConnection:
     async def executemany(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
         """Run one statement for each row of arguments, atomically. Raises: as `fetch`."""
         await self._run(lambda raw: raw.executemany(sql, rows))
+
+    def at_transaction_end(self, tell: Callable[[], None]) -> None:
+        """Call this once the running transaction has ended, also by a rollback or with an unknown outcome.
+
+        For news of a commit, where false news cost little and missing ones much. It must not wait or raise.
+        """
+        assert self._in_transaction, "there is a transaction to wait for"
+        self._at_end.append(tell)
 
     @asynccontextmanager
     async def transaction(
@@ -92,6 +101,9 @@ class PostgresConnection:
             await self._commit()
         finally:
             self._in_transaction = False
+            tellers, self._at_end = self._at_end, []
+            for tell in tellers:
+                tell()
 
     async def _commit(self) -> None:
         with trio.move_on_after(COMMIT_TIMEOUT_S, shield=True) as scope:

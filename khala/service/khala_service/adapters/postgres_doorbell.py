@@ -1,4 +1,6 @@
-"""A doorbell in PostgreSQL: an empty NOTIFY that says "somebody committed", and who hears it.
+"""Doorbells in PostgreSQL: an empty NOTIFY that says "somebody committed", and who hears it.
+
+There is one for records and one for revocations. One connection rings any, one hears all.
 
 Each end has one connection of its own, outside every pool: a ringer must not wait for a query, and a
 listener keeps its connection for life. Neither reconnects: the fan-out driver that opened them does.
@@ -13,6 +15,7 @@ LISTEN is allowed with ``default_transaction_read_only``, so the reader's role n
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import asyncpg
@@ -25,7 +28,7 @@ from khala_service.errors import Unavailable
 from khala_service.secret import Secret
 
 __all__ = [
-    "CHANNEL",
+    "Bell",
     "DoorbellListener",
     "DoorbellRinger",
     "open_doorbell_listener",
@@ -35,7 +38,14 @@ __all__ = [
 if TYPE_CHECKING:
     _RawConnection: TypeAlias = asyncpg.Connection[asyncpg.Record]
 
-CHANNEL: Final = "khala_doorbell"
+
+class Bell(Enum):
+    """What a ring is about; the value is the channel."""
+
+    RECORDS = "khala_doorbell"
+    REVOCATIONS = "khala_revocations"
+
+
 # Both ends do one tiny statement at a time. Longer: a dead server is noticed later. Shorter: a busy one
 # loses its connections.
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -48,7 +58,7 @@ class DoorbellRinger:
     def __init__(self, raw: "_RawConnection") -> None:
         self._raw = raw
 
-    async def ring(self) -> None:
+    async def ring(self, bell: Bell) -> None:
         """Notify everybody who listens now. One round trip.
 
         Raises:
@@ -58,34 +68,35 @@ class DoorbellRinger:
         Cancellation: safe; the ring may have been heard.
         """
         with translated(may_have_committed=True):
-            await run_in_asyncio(self._raw.execute, f"NOTIFY {CHANNEL}")
+            await run_in_asyncio(self._raw.execute, f"NOTIFY {bell.value}")
 
 
 class DoorbellListener:
     """The hearing end. Made by `open_doorbell_listener`; one task waits, one may check.
 
-    Rings that nobody waits for coalesce into one.
+    Rings of one bell that nobody waits for coalesce into one.
     """
 
     def __init__(self, raw: "_RawConnection") -> None:
         self._raw = raw
-        self._has_rung = False
+        self._rung: set[Bell] = set()
         self._is_lost = False
         self._waiting = trio.lowlevel.ParkingLot()
 
-    async def wait_ring(self) -> None:
-        """Return when it has rung since this returned last.
+    async def wait_ring(self) -> frozenset[Bell]:
+        """Return which bells have rung since this returned last, waiting for the first.
 
         Raises:
             Unavailable: the connection broke; rings may have been missed.
         Cancellation: safe; nothing is consumed.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._has_rung:
+        while not self._rung:
             if self._is_lost:
                 raise Unavailable("database_connection_lost")
             await self._waiting.park()
-        self._has_rung = False
+        rung, self._rung = frozenset(self._rung), set()
+        return rung
 
     async def check(self) -> None:
         """Ask the server for a sign of life: a host that died sends no end of the connection.
@@ -100,12 +111,13 @@ class DoorbellListener:
     async def _listen(self) -> None:
         """Begin; an asyncio coroutine."""
         self._raw.add_termination_listener(self._on_lost)
-        await self._raw.add_listener(CHANNEL, self._on_ring)
+        for bell in Bell:
+            await self._raw.add_listener(bell.value, self._on_ring)
 
     # Both run inside the event loop's own task and must not wait.
 
-    def _on_ring(self, *_: object) -> None:
-        self._has_rung = True
+    def _on_ring(self, _connection: object, _pid: object, channel: str, _payload: object) -> None:
+        self._rung.add(Bell(channel))
         self._waiting.unpark_all()
 
     def _on_lost(self, *_: object) -> None:
