@@ -32,7 +32,10 @@ from khala_service.logs import bind_log_context, get_logger
 from khala_service.metrics import MetricsRegistry
 from khala_service.service_auth import ServiceCredentials
 from khala_service.supervision import Service, supervise
+from khala_service.tls import TlsFiles, trust
+from runtime.actors.app_topic_commands import AppTopicCommands
 from runtime.actors.appender import Appender
+from runtime.actors.command_path import CommandPath
 from runtime.actors.explainer import Explainer
 from runtime.actors.generation_watch import GenerationWatch
 from runtime.actors.head_news import tell_heads
@@ -43,11 +46,14 @@ from runtime.actors.relay import Relay
 from runtime.actors.run_commands import RunCommands
 from runtime.actors.run_directory import RunDirectory
 from runtime.actors.run_reads import RunReads
+from runtime.actors.run_transfers import RunTransfers
 from runtime.adapters.configuration import SECTION, RuntimeConfig
 from runtime.adapters.http.application import make_runtime_app
+from runtime.adapters.memberships_http import HttpMembershipDirectory
 from runtime.adapters.metrics import RuntimeMetrics
 from runtime.adapters.postgres.journal_store import MIGRATIONS, PostgresJournalStore
 from runtime.adapters.postgres.projection_store import PostgresProjectionStore
+from runtime.adapters.postgres.transfer_store import PostgresTransferStore
 from runtime.adapters.principals_http import HttpPrincipalResolver
 from runtime.adapters.projection_metrics import PrometheusProjectionMetrics
 from runtime.adapters.readiness import make_ready_checks
@@ -123,7 +129,10 @@ async def serve_runtime(
             acquire_timeout_s=config.database_acquire_timeout_ms / 1000,
         ) as pool,
         open_service_client(
-            config.control_url, peer="control", credential=config.service_credential
+            config.control_url,
+            peer="control",
+            credential=config.service_credential,
+            verify=trust(SECTION, config.tls_ca),
         ) as control,
         trio.open_nursery() as services,
     ):
@@ -138,6 +147,7 @@ async def serve_runtime(
                     port=config.port,
                     shutdown=draining,
                     notice_s=config.drain_notice_s,
+                    tls=TlsFiles.of(SECTION, config.tls_cert, config.tls_key),
                 )
             )
             _log.info("runtime_listening", port=port)
@@ -178,6 +188,7 @@ class _Parts:
     driver: DriverWatch
     projector: Projector
     repair: ProjectionRepair
+    transfers: PostgresTransferStore
     relayed: RelayedRecords
 
 
@@ -211,8 +222,21 @@ def _make_parts(config: RuntimeConfig, *, pool: PostgresPool, driver: FanoutDriv
     )
     relay.listen(projector)
     repair = ProjectionRepair(projections, relay, ids=ids, authority=lambda: appender.authority)
+    transfers = PostgresTransferStore(pool, projections)
     parts = _Parts(
-        store, relay, appender, limiter, ids, registry, metrics, pool, watch, projector, repair, relayed
+        store,
+        relay,
+        appender,
+        limiter,
+        ids,
+        registry,
+        metrics,
+        pool,
+        watch,
+        projector,
+        repair,
+        transfers,
+        relayed,
     )
     metrics.watch_queues(appender, relay)
     return parts
@@ -221,18 +245,33 @@ def _make_parts(config: RuntimeConfig, *, pool: PostgresPool, driver: FanoutDriv
 def _make_app(
     config: RuntimeConfig, parts: _Parts, *, control: ServiceHttpClient, clock: Clock, draining: trio.Event
 ) -> QuartTrio:
-    commands = RunCommands(
+    path = CommandPath(
         store=parts.store,
         appender=parts.appender,
-        directory=RunDirectory(parts.store),
         limiter=parts.limiter,
         limits=config.limits,
         ids=parts.ids,
         metrics=parts.metrics,
     )
+    directory = RunDirectory(parts.store)
     return make_runtime_app(
         resolver=HttpPrincipalResolver(control, clock),
-        commands=commands,
+        commands=RunCommands(path, directory=directory, limits=config.limits, ids=parts.ids),
+        transfers=RunTransfers(
+            path,
+            store=parts.store,
+            transfers=parts.transfers,
+            members=HttpMembershipDirectory(control),
+            directory=directory,
+            relay=parts.relay,
+            authority=lambda: parts.appender.authority,
+            supersede=parts.appender.supersede,
+            tell_heads=partial(tell_heads, parts.store, parts.relay),
+            limits=config.limits,
+            ids=parts.ids,
+            metrics=parts.metrics,
+        ),
+        app_topics=AppTopicCommands(path),
         reads=RunReads(store=parts.store, limits=config.limits),
         controls=ServiceCredentials({"control": config.control_credential}),
         limits=config.limits,
@@ -243,6 +282,7 @@ def _make_app(
         has_failpoints=config.is_dev,
         draining=draining,
         metrics=parts.registry,
+        edge=config.edge,
         ready_checks=make_ready_checks(
             pool=parts.pool,
             store=parts.store,

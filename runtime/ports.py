@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runtime.core.projection_step import ProjectionStep, SourcePage, SourceRead
     from runtime.core.projections import RunSummary
     from runtime.core.run_state_machine import RunState
+    from runtime.core.run_transfer import RunTransfer
 
 __all__ = [
     "PROJECTION_FAILURES",
@@ -36,6 +37,7 @@ __all__ = [
     "Ids",
     "JournalStore",
     "JournalWriter",
+    "MembershipDirectory",
     "MessagePage",
     "PrincipalResolver",
     "ProjectionMetrics",
@@ -46,6 +48,7 @@ __all__ = [
     "StoredSummary",
     "Superseded",
     "TopicRecord",
+    "TransferStore",
 ]
 
 
@@ -294,6 +297,34 @@ class ProjectionStore(Protocol):
 
     async def list_summaries(self, *, after_topic: str, limit: int) -> list[StoredSummary]:
         """Return sources after a topic, ascending, with their rows of the read model."""
+
+
+class TransferStore(Protocol):
+    """What transfers of runs write."""
+
+    async def run_transfer(self, transfer: RunTransfer, *, generation: int) -> None:
+        """Carry out one transfer in one transaction: lock, decide, change the owner, append, tell, commit.
+
+        Returns without an effect on the database if the transfer decides so; its outcome is set either way.
+
+        Raises:
+            Superseded: The generation is no longer ours. Nothing was written.
+            Unavailable: ``outcome_unknown`` iff the connection broke during COMMIT.
+            SerializationTrouble, DatabaseError: Nothing was written.
+            ProjectionFailed: The run's events cannot be folded. Nothing was written.
+        Cancellation: rolls back, or waits for the answer to COMMIT.
+        """
+
+
+class MembershipDirectory(Protocol):
+    """Knows who belongs to an org."""
+
+    async def is_member(self, org_id: str, user_id: str) -> bool:
+        """Return whether the user is a member of the org now.
+
+        Raises:
+            Unavailable: control does not answer.
+        """
 
 
 class PrincipalResolver(Protocol):

@@ -18,7 +18,7 @@ from khala_contracts.ids import is_id
 from khala_contracts.topics import format_run_events
 from khala_service.errors import Unavailable
 from khala_service.logs import get_logger
-from runtime.actors.run_commands import CommandRefused
+from runtime.actors.command_path import CommandRefused
 from runtime.actors.writer import SUPERSEDED
 from runtime.core.outcomes import Refused
 from runtime.core.projection_step import ProjectionStep, SourceRead, empty_summary

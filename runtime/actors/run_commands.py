@@ -11,71 +11,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import attrs
-import trio
 
 from khala_contracts import kinds, reason_codes
 from khala_contracts.ids import is_id
 from khala_contracts.topics import format_run_events, parse_topic
+from runtime.actors.command_path import Caller, refused
 from runtime.core.access_policy import Ownership, can_append, choose_org, may_create_runs
-from runtime.core.commands import (
-    AppendEvents,
-    CreateRun,
-    IdempotencyKey,
-    Request,
-    RunFacts,
-    Submission,
-    TopicEvents,
-    TransitionRun,
-)
-from runtime.core.decisions import RUN_CLASS, refuse_rate, target_of
+from runtime.core.commands import AppendEvents, CreateRun, RunFacts, TopicEvents, TransitionRun
+from runtime.core.decisions import RUN_CLASS, target_of
 from runtime.core.events import EventColumns
 from runtime.core.fingerprint import fingerprint_events, fingerprint_parts
-from runtime.core.outcomes import Answered, Appended, Refused
+from runtime.core.outcomes import Answered, Appended
 from runtime.core.run_fields import find_problem
 from runtime.core.run_state_machine import KIND_STARTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runtime.actors.appender import Appender
+    from runtime.actors.command_path import CommandPath
     from runtime.actors.run_directory import KnownRun, RunDirectory
     from runtime.core.limits import RuntimeLimits
     from runtime.core.outcomes import Outcome
     from runtime.core.principals import Principal
-    from runtime.core.rate_limit import RateLimiter
     from runtime.core.run_fields import NewRunFields
     from runtime.core.run_state_machine import RunState
-    from runtime.ports import AppendMetrics, Ids, JournalStore
+    from runtime.ports import Ids
 
-__all__ = ["Caller", "CommandRefused", "RunCommands", "Transition"]
+__all__ = ["RunCommands", "Transition"]
 
-# The scope of keys that we make for requests that come without: no principal has this name.
-INTERNAL_SCOPE: Final = "~internal"
 _ROUTE_CREATE: Final = "POST /v1/runs"
 _ROUTE_APPEND: Final = "POST /v1/runs/{run_id}/events"
 _ROUTE_TRANSITION: Final = "POST /v1/runs/{run_id}/transitions"
-
-
-class CommandRefused(Exception):
-    """A command was refused; nothing was written for it."""
-
-    def __init__(self, refusal: Refused) -> None:
-        super().__init__(refusal.reason.name)
-        self.refusal = refusal
-
-
-@attrs.frozen
-class Caller:
-    """Who sends a command, and how it can be recognised again.
-
-    Attributes:
-        key: The caller's idempotency key; None if it sent none.
-        request_id: Correlation id that is written beside the events.
-    """
-
-    principal: Principal
-    key: str | None
-    request_id: str
 
 
 @attrs.frozen
@@ -93,22 +59,16 @@ class RunCommands:
 
     def __init__(
         self,
+        path: CommandPath,
         *,
-        store: JournalStore,
-        appender: Appender,
         directory: RunDirectory,
-        limiter: RateLimiter,
         limits: RuntimeLimits,
         ids: Ids,
-        metrics: AppendMetrics,
     ) -> None:
-        self._store = store
-        self._appender = appender
+        self._path = path
         self._directory = directory
-        self._limiter = limiter
         self._limits = limits
         self._ids = ids
-        self._metrics = metrics
 
     async def create(self, caller: Caller, fields: NewRunFields) -> bytes:
         """Make a running run and return the encoded CreateRunResponse.
@@ -119,14 +79,14 @@ class RunCommands:
         Cancellation: only stops the waiting.
         """
         if not may_create_runs(caller.principal):
-            raise _refused(reason_codes.FORBIDDEN)
+            raise refused(reason_codes.FORBIDDEN)
         problem = find_problem(fields, self._limits)
         if problem is not None:
-            raise _refused(reason_codes.INVALID_ARGUMENT, field=problem.field, problem=problem.expected)
+            raise refused(reason_codes.INVALID_ARGUMENT, field=problem.field, problem=problem.expected)
         try:
             org_id = choose_org(caller.principal, fields.org_id)
         except PermissionError:
-            raise _refused(reason_codes.FORBIDDEN, field="org_id") from None
+            raise refused(reason_codes.FORBIDDEN, field="org_id") from None
         run_id = self._ids.new("run")
         facts = RunFacts(
             run_id=run_id,
@@ -143,8 +103,8 @@ class RunCommands:
             _ROUTE_CREATE, [fields.name, fields.agent, fields.source, fields.org_id, *pairs]
         )
         command = CreateRun(facts, self._started(facts))
-        key = self._key(caller, _ROUTE_CREATE, "", identity)
-        return self._answered(await self._submit(caller, key, command))
+        key = self._path.key(caller, _ROUTE_CREATE, "", identity)
+        return self._answered(await self._path.submit(caller, key, command))
 
     async def append(
         self, caller: Caller, run_id: str, events: EventColumns, *, expected_seq: int | None
@@ -158,10 +118,10 @@ class RunCommands:
         Cancellation: only stops the waiting.
         """
         run = await self.authorize_append(caller.principal, run_id)
-        key = self._key(caller, _ROUTE_APPEND, run_id, fingerprint_events(events, expected_seq))
-        await self._check_rate(run, len(events), key)
+        key = self._path.key(caller, _ROUTE_APPEND, run_id, fingerprint_events(events, expected_seq))
+        await self._path.check_rate(run.facts.topic, RUN_CLASS, len(events), key)
         command = AppendEvents((TopicEvents(target_of(run.facts), events),), expected_seq)
-        outcome = await self._submit(caller, key, command)
+        outcome = await self._path.submit(caller, key, command)
         assert isinstance(outcome, Appended)
         return outcome
 
@@ -184,15 +144,14 @@ class RunCommands:
         target = target_of(run.facts)
         if not any(key for key, _ in events):
             columns = _joined([event for _, event in events])
-            key = self._key(attrs.evolve(caller, key=None), _ROUTE_APPEND, run.facts.run_id, b"")
+            key = self._path.key(attrs.evolve(caller, key=None), _ROUTE_APPEND, run.facts.run_id, b"")
             command = AppendEvents((TopicEvents(target, columns),))
-            requests = [Request(caller.principal.principal_id, caller.request_id, key, command)]
+            requests = [self._path.request(caller, key, command)]
         else:
             requests = [
-                Request(
-                    caller.principal.principal_id,
-                    caller.request_id,
-                    self._key(
+                self._path.request(
+                    caller,
+                    self._path.key(
                         attrs.evolve(caller, key=key or None),
                         _ROUTE_APPEND,
                         run.facts.run_id,
@@ -202,7 +161,7 @@ class RunCommands:
                 )
                 for key, event in events
             ]
-        return list(await self._appender.submit(Submission(tuple(requests))))
+        return await self._path.submit_all(requests)
 
     async def transition(self, caller: Caller, run_id: str, wanted: Transition) -> bytes:
         """Move a run to another state and return the encoded TransitionRunResponse.
@@ -214,13 +173,13 @@ class RunCommands:
         """
         run = await self.authorize_append(caller.principal, run_id)
         if len(wanted.reason.encode()) > self._limits.reason_bytes_max:
-            raise _refused(
+            raise refused(
                 reason_codes.INVALID_ARGUMENT, field="reason", problem=_at_most(self._limits.reason_bytes_max)
             )
         payload_max = parse_topic(run.facts.topic).topic_class.payload_max_bytes
         # The payload also holds the reason and a few numbers.
         if len(wanted.result.encode()) > payload_max - 2 * self._limits.reason_bytes_max:
-            raise _refused(reason_codes.PAYLOAD_TOO_LARGE, field="result")
+            raise refused(reason_codes.PAYLOAD_TOO_LARGE, field="result")
         identity = fingerprint_parts(
             _ROUTE_TRANSITION, [wanted.to_state.value, wanted.reason, wanted.exit_status, wanted.result]
         )
@@ -233,8 +192,8 @@ class RunCommands:
             exit_status=wanted.exit_status,
             result=wanted.result,
         )
-        key = self._key(caller, _ROUTE_TRANSITION, run_id, identity)
-        return self._answered(await self._submit(caller, key, command))
+        key = self._path.key(caller, _ROUTE_TRANSITION, run_id, identity)
+        return self._answered(await self._path.submit(caller, key, command))
 
     async def authorize_append(self, principal: Principal, run_id: str) -> KnownRun:
         """Return the run if the principal may write to it.
@@ -245,40 +204,11 @@ class RunCommands:
         """
         run = await self._directory.find(run_id) if is_id("run", run_id) else None
         if run is None:
-            raise _refused(reason_codes.NOT_FOUND)
+            raise refused(reason_codes.NOT_FOUND)
         ownership = Ownership(run.facts.owner_user_id, run.facts.org_id)
         if not can_append(principal, parse_topic(run.facts.topic), ownership):
-            raise _refused(reason_codes.NOT_FOUND)
+            raise refused(reason_codes.NOT_FOUND)
         return run
-
-    async def _submit(
-        self, caller: Caller, key: IdempotencyKey, command: AppendEvents | CreateRun | TransitionRun
-    ) -> Appended | Answered:
-        request = Request(caller.principal.principal_id, caller.request_id, key, command)
-        (outcome,) = await self._appender.submit(Submission((request,)))
-        if isinstance(outcome, Refused):
-            raise CommandRefused(outcome)
-        assert isinstance(outcome, Appended | Answered), "a single request is never skipped"
-        return outcome
-
-    async def _check_rate(self, run: KnownRun, count: int, key: IdempotencyKey) -> None:
-        """Refuse a flood before it costs a transaction; a retry of what is committed still passes."""
-        topic = run.facts.topic
-        wait_s = self._limiter.wait_s(topic, RUN_CLASS, count, now=trio.current_time())
-        if wait_s <= 0:
-            return
-        if key.scope == INTERNAL_SCOPE or await self._store.read_key(key.scope, key.key) is None:
-            refusal = refuse_rate(RUN_CLASS, wait_s)
-            self._metrics.refused(refusal.reason.name)
-            raise CommandRefused(refusal)
-
-    def _key(self, caller: Caller, route: str, run_id: str, identity: bytes) -> IdempotencyKey:
-        if caller.key is None:
-            return IdempotencyKey(
-                INTERNAL_SCOPE, self._ids.new("req"), identity, self._limits.internal_key_lifetime_s
-            )
-        scope = f"{caller.principal.principal_id} {route} {run_id}"
-        return IdempotencyKey(scope, caller.key, identity, self._limits.key_lifetime_s)
 
     def _started(self, facts: RunFacts) -> EventColumns:
         data = {
@@ -308,7 +238,3 @@ def _joined(events: Sequence[EventColumns]) -> EventColumns:
 
 def _at_most(limit: int) -> str:
     return f"at most {limit} bytes"
-
-
-def _refused(reason: reason_codes.ReasonCode, **details: str) -> CommandRefused:
-    return CommandRefused(Refused(reason, details))

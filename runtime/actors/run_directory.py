@@ -1,7 +1,8 @@
-"""What never changes about runs, kept so that an append needs no extra read.
+"""What seldom changes about runs, kept so that an append needs no extra read.
 
-Owned by RunCommands. Only facts that cannot change are kept (owner, org, topic, creation time), so an
-entry can be old but never wrong. A run that is not there is not remembered: it may exist a moment later.
+Shared by RunCommands, which asks, and RunTransfers, which tells when a run has another owner: this process
+is the only one that writes, so nobody else can change what is kept here (org, topic and creation time never
+change). A run that is not there is not remembered: it may exist a moment later.
 Invariant: at most RUNS_MAX entries; the one not used for longest goes first.
 """
 
@@ -24,7 +25,7 @@ RUNS_MAX: Final = 4_096
 
 @attrs.frozen
 class KnownRun:
-    """The unchanging part of a run."""
+    """A run without what every command changes."""
 
     facts: RunFacts
     created_at_us: int
@@ -37,6 +38,8 @@ class RunDirectory:
         self._store = store
         self._capacity = capacity
         self._runs: OrderedDict[str, KnownRun] = OrderedDict()
+        # Grows with each `forget`: what was read before is then not kept.
+        self._generation = 0
 
     @property
     def run_count(self) -> int:
@@ -51,12 +54,24 @@ class RunDirectory:
         """
         known = self._runs.get(run_id)
         if known is None:
+            generation = self._generation
             record = await self._store.read_run(run_id)
             if record is None:
                 return None
             known = KnownRun(record.facts, record.created_at_us)
+            # Race: a transfer while the read is in flight.
+            #   find:      read_run() .................... the former owner arrives
+            #   transfer:             COMMIT, forget()
+            # Kept, the former owner would stay the owner here for as long as the run is written.
+            if generation != self._generation:
+                return known
             self._runs[run_id] = known
             if len(self._runs) > self._capacity:
                 self._runs.popitem(last=False)
         self._runs.move_to_end(run_id)
         return known
+
+    def forget(self, run_id: str) -> None:
+        """Read the run again when it is asked for next: it may have another owner."""
+        self._generation += 1
+        self._runs.pop(run_id, None)

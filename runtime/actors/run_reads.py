@@ -14,7 +14,8 @@ import attrs
 from khala_contracts import reason_codes
 from khala_contracts.ids import is_id
 from khala_contracts.topics import TopicInvalid, format_run_events, parse_topic
-from runtime.actors.run_commands import CommandRefused
+from runtime.actors.app_topic_commands import parse_app_topic
+from runtime.actors.command_path import CommandRefused
 from runtime.core.access_policy import Ownership, can_read, may_list_runs
 from runtime.core.message_pages import find_staleness
 from runtime.core.outcomes import Refused
@@ -105,13 +106,33 @@ class RunReads:
                 head, which belongs to another history.
             Unavailable: The database does not answer.
         """
-        page = None
-        if is_id("run", run_id):
-            topic = format_run_events(run_id)
-            page = await self._store.read_events(
-                topic, after_seq=after_seq, limit=limit, max_bytes=self._limits.page_bytes_max
-            )
-        if page is None or not _may_read(principal, parse_topic(page.topic.topic), page.topic):
+        if not is_id("run", run_id):
+            raise _not_found()
+        return await self._read_page(
+            principal, parse_topic(format_run_events(run_id)), after_seq=after_seq, limit=limit
+        )
+
+    async def read_app_events(
+        self, principal: Principal, org_id: str, name: str, *, after_seq: int, limit: int
+    ) -> EventPage:
+        """Return a page of an app topic's history. Arguments and errors: as `read_events`.
+
+        Raises:
+            CommandRefused: also topic_invalid.
+        """
+        topic = parse_app_topic(org_id, name)
+        # Before the read: of a run only its head row knows who may, here the name does.
+        if not can_read(principal, topic, Ownership(None, org_id)):
+            raise _not_found()
+        return await self._read_page(principal, topic, after_seq=after_seq, limit=limit)
+
+    async def _read_page(
+        self, principal: Principal, topic: ParsedTopic, *, after_seq: int, limit: int
+    ) -> EventPage:
+        page = await self._store.read_events(
+            topic.name, after_seq=after_seq, limit=limit, max_bytes=self._limits.page_bytes_max
+        )
+        if page is None or not _may_read(principal, topic, page.topic):
             raise _not_found()
         if after_seq > page.topic.head_seq:
             details = {"after_seq": str(after_seq), "head_seq": str(page.topic.head_seq)}

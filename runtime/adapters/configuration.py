@@ -15,10 +15,13 @@ from attrs.validators import ge, in_, le, matches_re
 
 from khala_contracts.fanout_records import KEY_MIN_BYTES
 from khala_contracts.topics import TOPIC_CLASSES
+from khala_service import client_address, origins
 from khala_service.admin_routes import check_admin_token
 from khala_service.config import Secret, described
 from khala_service.failpoints import check_failpoint_settings
+from khala_service.http_edge import EdgePolicy
 from khala_service.service_auth import SERVICE_CREDENTIAL_PREFIX
+from khala_service.tls import check_tls_fields
 from runtime.core.limits import RuntimeLimits
 from runtime.core.rate_limit import rates_of
 
@@ -55,6 +58,22 @@ class RuntimeConfig:
         validator=[ge(0), le(65535)],
         metadata=described("Port to listen on; 0 takes a free one."),
     )
+    tls_cert: Path | None = attrs.field(
+        default=None,
+        metadata=described(
+            "PEM file with the certificate of the listener and those that lead to its authority; none: in clear. "
+            "SIGHUP reads it again."
+        ),
+    )
+    tls_key: Path | None = attrs.field(
+        default=None, metadata=described("PEM file with its private key, without a pass phrase.")
+    )
+    tls_ca: Path | None = attrs.field(
+        default=None,
+        metadata=described("PEM file of the authority that signs the other services; none: the public ones."),
+    )
+    cors_origins: tuple[str, ...] = attrs.field(default=(), metadata=described(origins.DESCRIPTION))
+    trusted_proxies: tuple[str, ...] = attrs.field(default=(), metadata=described(client_address.DESCRIPTION))
     drain_notice_s: float = attrs.field(
         default=1.0,
         validator=[ge(0), le(60)],
@@ -116,6 +135,9 @@ class RuntimeConfig:
         if len(self.fanout_key_bytes()) < KEY_MIN_BYTES:
             message = f"fanout_key: expected at least {KEY_MIN_BYTES} bytes"
             raise ValueError(message)
+        origins.check_origins(self.cors_origins)
+        client_address.check_trusted_proxies(self.trusted_proxies)
+        check_tls_fields(self.tls_cert, self.tls_key)
         check_admin_token(self.admin_token)
         check_failpoint_settings(self.mode, self.failpoints, self.failpoint_file)
 
@@ -123,6 +145,14 @@ class RuntimeConfig:
     def is_dev(self) -> bool:
         """Whether failpoints are accepted."""
         return self.mode == "dev"
+
+    @property
+    def edge(self) -> EdgePolicy:
+        """Pages and proxies on the other side."""
+        return EdgePolicy(
+            cors_origins=self.cors_origins,
+            proxies=client_address.TrustedProxies.of(self.trusted_proxies),
+        )
 
     def fanout_key_bytes(self) -> bytes:
         """Return the key itself.

@@ -1,7 +1,8 @@
 """Who may read or write which topic. One place, pure, decided before any write.
 
 A right is found by the topic's class and the ids in its name; for runs and workers by the owner and
-org of the head row, which never change. "No" and "does not exist" are the same answer to a caller.
+org of the head row. The org never changes, the owner by a transfer only. "No" and "does not exist" are
+the same answer to a caller.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ __all__ = [
     "Ownership",
     "can_append",
     "can_read",
+    "can_transfer",
     "choose_org",
     "matches_pattern",
     "may_create_runs",
@@ -50,6 +52,18 @@ def can_read(principal: Principal, topic: ParsedTopic, ownership: Ownership) -> 
 def can_append(principal: Principal, topic: ParsedTopic, ownership: Ownership) -> bool:
     """Return whether the principal may write events of the topic through the command API."""
     return _has_right(principal, Right.PUBLISH, topic) and _may_see(principal, topic, ownership)
+
+
+def can_transfer(principal: Principal, ownership: Ownership) -> bool:
+    """Return whether the principal may give the run to somebody else: its owner, or an admin of its org.
+
+    No service key may: it works for people, and does not decide whose their work is.
+    """
+    if principal.kind is not PrincipalKind.PERSON:
+        return False
+    if ownership.user_id == principal.user_id:
+        return True
+    return ownership.org_id is not None and principal.org_roles.get(ownership.org_id) in _ADMIN_ROLES
 
 
 def choose_org(principal: Principal, wanted: str) -> str | None:

@@ -50,7 +50,7 @@ class IdempotencyKey:
 
 @attrs.frozen
 class RunFacts:
-    """What never changes about a run."""
+    """What is said about a run once; only the owner may change, by a transfer."""
 
     run_id: str
     topic: TopicName

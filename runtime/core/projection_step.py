@@ -37,6 +37,8 @@ __all__ = [
     "SourcePage",
     "SourceRead",
     "Stepped",
+    "list_targets",
+    "user_list",
 ]
 
 # Written beside summaries: who made them, and that no request did.
@@ -105,6 +107,8 @@ class _Source:
     base: RunSummary
     summary: RunSummary
     lists: list[TopicTarget]
+    # Of these the list in which the run no longer is.
+    left: TopicTarget | None = None
     decision: object = None
 
 
@@ -117,6 +121,7 @@ class ProjectionStep:
         *,
         new_event_id: Callable[[], str],
         bases: Mapping[TopicName, RunSummary] | None = None,
+        former_owners: Mapping[TopicName, str] | None = None,
     ) -> None:
         """Prepare a step.
 
@@ -124,10 +129,12 @@ class ProjectionStep:
             topics: Source topics, distinct.
             new_event_id: Makes ids of the frames that are appended.
             bases: For a rebuild: folds from the first event that replace the stored rows.
+            former_owners: For a transfer: whose list each of these runs leaves. Their lists are told at once.
         """
         self.topics = tuple(topics)
         self._new_event_id = new_event_id
         self._bases = bases or {}
+        self._former_owners = former_owners or {}
         self._sources: dict[TopicName, _Source] = {}
         self._now_us = 0
         self._targets: dict[TopicName, tuple[TopicTarget, list[_Source]]] = {}
@@ -141,7 +148,13 @@ class ProjectionStep:
         """
         for source in locked:
             base = self._bases.get(source.topic) or self._stored(source)
-            self._sources[source.topic] = _Source(source, base, base, _list_targets(source))
+            # Whose run it is says the head, always; events only say how that came about.
+            base = attrs.evolve(base, owner_user_id=source.owner_user_id)
+            lists, left = list_targets(source.owner_user_id, source.org_id), None
+            if source.topic in self._former_owners:
+                left = user_list(self._former_owners[source.topic])
+                lists.append(left)
+            self._sources[source.topic] = _Source(source, base, base, lists, left)
         return [SourceRead(topic, source.base.applied_seq) for topic, source in self._sources.items()]
 
     def fold(self, pages: Sequence[SourcePage], *, now_us: int) -> list[RunSummary]:
@@ -164,7 +177,9 @@ class ProjectionStep:
                 raise ProjectionFailed(
                     f"topic={topic} checkpoint={source.locked.applied_seq} log={source.summary.applied_seq}"
                 )
-            source.decision = pace_summary(source.locked.published, source.summary, now_us=now_us)
+            # Who was never told of this run, or has to forget it, does not wait for the throttle.
+            published = None if topic in self._former_owners else source.locked.published
+            source.decision = pace_summary(published, source.summary, now_us=now_us)
             if isinstance(source.decision, Publish):
                 self._collect(source)
         return [source.summary for source in self._sources.values() if self._is_changed(source)]
@@ -180,7 +195,10 @@ class ProjectionStep:
             event_counts=[len(sources) for _, sources in self._targets.values()],
             event_ids=[self._new_event_id() for _ in columns],
             kinds=[SUMMARY_KIND] * len(columns),
-            payloads=[encode_summary(target.topic_class, source.summary) for target, source in columns],
+            payloads=[
+                encode_summary(target.topic_class, source.summary, is_withdrawn=target is source.left)
+                for target, source in columns
+            ],
             schema_versions=[kinds.KINDS[name, SUMMARY_KIND].schema_version for name in classes],
             actors=[ACTOR] * len(columns),
             request_ids=[NO_REQUEST] * len(columns),
@@ -259,11 +277,16 @@ class ProjectionStep:
             at = end
 
 
-def _list_targets(locked: LockedSource) -> list[TopicTarget]:
-    owner = locked.owner_user_id
-    targets = [TopicTarget(format_user_runs(owner), "user_runs", owner, None, None)]
-    if locked.org_id is not None:
-        targets.append(TopicTarget(format_org_runs(locked.org_id), "org_runs", None, locked.org_id, None))
+def user_list(user_id: str) -> TopicTarget:
+    """Return the list of a user's runs as a target."""
+    return TopicTarget(format_user_runs(user_id), "user_runs", user_id, None, None)
+
+
+def list_targets(owner_user_id: str, org_id: str | None) -> list[TopicTarget]:
+    """Return the lists in which a run is told: its owner's, and its org's if it has one."""
+    targets = [user_list(owner_user_id)]
+    if org_id is not None:
+        targets.append(TopicTarget(format_org_runs(org_id), "org_runs", None, org_id, None))
     return targets
 
 

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "COMMANDED_KINDS",
     "KIND_FINISHED",
     "KIND_STARTED",
     "KIND_STATE_CHANGED",
+    "KIND_TRANSFERRED",
     "TERMINAL_STATES",
     "TRANSITIONS",
     "TRANSITION_KINDS",
@@ -44,7 +46,7 @@ class RunState(Enum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing can follow: no transition and no event."""
+        """Whether nothing can follow: no transition, and no event but that of a transfer."""
         return self in TERMINAL_STATES
 
 
@@ -53,6 +55,10 @@ KIND_STATE_CHANGED: Final = "run.state_changed"
 KIND_FINISHED: Final = "run.finished"
 # Written by transitions only; a client may not append them.
 TRANSITION_KINDS: Final = frozenset({KIND_STARTED, KIND_STATE_CHANGED, KIND_FINISHED})
+# No transition: the state stays, and a run that has ended may still get another owner.
+KIND_TRANSFERRED: Final = "run.transferred"
+# Kinds that commands of their own write; in the log each of them is true.
+COMMANDED_KINDS: Final = TRANSITION_KINDS | {KIND_TRANSFERRED}
 
 TERMINAL_STATES: Final = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
 

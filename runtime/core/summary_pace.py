@@ -83,13 +83,14 @@ def pace_summary(
     return Publish() if was_set_back or due_at_us <= now_us else Wait(due_at_us)
 
 
-def encode_summary(topic_class: str, summary: RunSummary) -> bytes:
-    """Return the payload of run.summarised."""
+def encode_summary(topic_class: str, summary: RunSummary, *, is_withdrawn: bool = False) -> bytes:
+    """Return the payload of run.summarised; withdrawn: for a list in which the run no longer is."""
     data: dict[str, object] = {
         "run_id": summary.run_id,
         "name": summary.name,
         "state": f"RUN_STATE_{summary.state.name}",
         "head_seq": str(summary.applied_seq),
         "title": summary.title,
+        "withdrawn": is_withdrawn,
     }
     return kinds.encode_payload(topic_class, SUMMARY_KIND, data)

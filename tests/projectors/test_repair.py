@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from khala_service.errors import Unavailable
+from runtime.actors.command_path import CommandRefused
 from runtime.actors.projection_repair import ProjectionRepair
-from runtime.actors.run_commands import CommandRefused
 from runtime.core.projections import hash_summaries
 from runtime.core.run_state_machine import RunState
 from tests.actors.runtime.rig import ORG, transition

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from khala_service.admin_routes import add_failpoint_route
 from khala_service.http_edge import HttpProblem, make_app, respond
 from khala_service.http_problems import error_message
-from runtime.actors.run_commands import CommandRefused
+from khala_service.openapi import add_openapi_route
+from runtime.actors.command_path import CommandRefused
+from runtime.adapters.http import openapi
+from runtime.adapters.http.app_topics import add_app_topic_routes
 from runtime.adapters.http.events import add_event_routes
 from runtime.adapters.http.explain import add_explain_route
 from runtime.adapters.http.projections import OperatorCheck, add_projection_routes
@@ -23,13 +26,15 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from khala_service.admin_routes import AdminToken
-    from khala_service.http_edge import ReadyCheck
+    from khala_service.http_edge import EdgePolicy, ReadyCheck
     from khala_service.metrics import MetricsRegistry
     from khala_service.service_auth import ServiceCredentials
+    from runtime.actors.app_topic_commands import AppTopicCommands
     from runtime.actors.explainer import Explainer
     from runtime.actors.projection_repair import ProjectionRepair
     from runtime.actors.run_commands import RunCommands
     from runtime.actors.run_reads import RunReads
+    from runtime.actors.run_transfers import RunTransfers
     from runtime.core.limits import RuntimeLimits
     from runtime.ports import Ids, PrincipalResolver
 
@@ -40,6 +45,8 @@ def make_runtime_app(
     *,
     resolver: PrincipalResolver,
     commands: RunCommands,
+    transfers: RunTransfers,
+    app_topics: AppTopicCommands,
     reads: RunReads,
     controls: ServiceCredentials,
     limits: RuntimeLimits,
@@ -51,12 +58,15 @@ def make_runtime_app(
     draining: trio.Event,
     metrics: MetricsRegistry,
     ready_checks: Mapping[str, ReadyCheck],
+    edge: EdgePolicy,
 ) -> QuartTrio:
     """Return the application.
 
     Args:
         resolver: Knows the bearers of credentials.
-        commands: What writes.
+        commands: What writes runs.
+        transfers: What gives runs another owner.
+        app_topics: What writes app topics.
         reads: What reads.
         controls: Who may use the internal routes.
         limits: Sizes of bodies and pages.
@@ -68,8 +78,9 @@ def make_runtime_app(
         draining: Set when the service is asked to end: streams end with what they have committed.
         metrics: Rendered at /metrics.
         ready_checks: Shown at /readyz.
+        edge: Pages and proxies on the other side.
     """
-    app = make_app("runtime", metrics=metrics, ready_checks=ready_checks)
+    app = make_app("runtime", metrics=metrics, ready_checks=ready_checks, edge=edge)
 
     @app.errorhandler(CommandRefused)
     async def refuse(refused: CommandRefused) -> Response:
@@ -81,7 +92,14 @@ def make_runtime_app(
         return respond(error_message(problem), problem.status, headers)
 
     authenticator = Authenticator(resolver)
-    add_run_routes(app, authenticator=authenticator, commands=commands, reads=reads, limits=limits)
+    add_run_routes(
+        app,
+        authenticator=authenticator,
+        commands=commands,
+        transfers=transfers,
+        reads=reads,
+        limits=limits,
+    )
     add_event_routes(
         app,
         authenticator=authenticator,
@@ -91,6 +109,9 @@ def make_runtime_app(
         ids=ids,
         draining=draining,
     )
+    add_app_topic_routes(
+        app, authenticator=authenticator, commands=app_topics, reads=reads, limits=limits, ids=ids
+    )
     add_topic_routes(app, authenticator=authenticator, reads=reads, controls=controls)
     operators = OperatorCheck(controls, admin)
     add_projection_routes(app, operators=operators, reads=reads, repair=repair, limits=limits)
@@ -98,4 +119,5 @@ def make_runtime_app(
         add_explain_route(app, admin=admin, explainer=explainer)
     if admin is not None and has_failpoints:
         add_failpoint_route(app, admin)
+    add_openapi_route(app, title=openapi.TITLE, routes=openapi.ROUTES, prefix="/v1")
     return app

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from khala_contracts import kinds, reason_codes
 from khala_contracts.errors import WireError
 from runtime.core.events import EventColumns
-from runtime.core.run_state_machine import TRANSITION_KINDS
+from runtime.core.run_state_machine import COMMANDED_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from khala_contracts import http_messages as m
     from runtime.ports import Ids
 
-__all__ = ["read_event", "read_events"]
+__all__ = ["RUN_CLASS", "read_event", "read_events"]
 
 RUN_CLASS: Final = "run_events"
+# Kinds that only the runtime writes, by topic class.
+_NOT_APPENDED: Final = {RUN_CLASS: COMMANDED_KINDS}
 
 
-def read_events(inputs: Iterable[m.EventInput], *, ids: Ids) -> EventColumns:
-    """Return the events of a batch.
+def read_events(inputs: Iterable[m.EventInput], *, ids: Ids, topic_class: str = RUN_CLASS) -> EventColumns:
+    """Return the events of a batch for a topic of a class.
 
     Raises:
         WireError: kind_unknown, invalid_argument or payload_too_large, with the path of the first
@@ -42,7 +44,7 @@ def read_events(inputs: Iterable[m.EventInput], *, ids: Ids) -> EventColumns:
                 f"events[{index}].idempotency_key",
             )
         try:
-            payload, version = _payload(item)
+            payload, version = _payload(item, topic_class)
         except WireError as error:
             raise WireError(error.reason, error.detail, f"events[{index}].{error.field}") from None
         event_kinds.append(item.kind)
@@ -55,22 +57,22 @@ def read_events(inputs: Iterable[m.EventInput], *, ids: Ids) -> EventColumns:
 
 
 def read_event(item: m.EventInput, *, ids: Ids) -> EventColumns:
-    """Return one event of a stream. Raises WireError as `read_events`, with the path in the event."""
-    payload, version = _payload(item)
+    """Return one event of a run's stream. Raises WireError as `read_events`, with the path in the event."""
+    payload, version = _payload(item, RUN_CLASS)
     return EventColumns((ids.new("evt"),), (item.kind,), (payload,), (version,))
 
 
-def _payload(item: m.EventInput) -> tuple[bytes, int]:
+def _payload(item: m.EventInput, topic_class: str) -> tuple[bytes, int]:
     kind = item.kind
-    if kind in TRANSITION_KINDS:
-        raise WireError(reason_codes.INVALID_ARGUMENT, "written by transitions only", "kind")
-    version = kinds.payload_type(RUN_CLASS, kind).schema_version
+    if kind in _NOT_APPENDED.get(topic_class, ()):
+        raise WireError(reason_codes.INVALID_ARGUMENT, "written by the runtime only", "kind")
+    version = kinds.payload_type(topic_class, kind).schema_version
     match item.WhichOneof("body"):
         case "payload_bytes":
             payload = item.payload_bytes
-            kinds.check_payload_untrusted(RUN_CLASS, kind, payload)
+            kinds.check_payload_untrusted(topic_class, kind, payload)
         case "data":
-            payload = kinds.encode_payload(RUN_CLASS, kind, item.data)
+            payload = kinds.encode_payload(topic_class, kind, item.data)
         case _:
-            payload = kinds.encode_payload(RUN_CLASS, kind, {})
+            payload = kinds.encode_payload(topic_class, kind, {})
     return payload, version

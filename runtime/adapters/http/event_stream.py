@@ -21,7 +21,7 @@ from khala_contracts import reason_codes
 from khala_contracts.errors import WireError
 from khala_service.errors import Unavailable
 from khala_service.http_edge import HttpProblem
-from runtime.actors.run_commands import Caller, CommandRefused
+from runtime.actors.command_path import Caller, CommandRefused
 from runtime.adapters.http.event_inputs import read_event
 from runtime.adapters.http.requests import check_key
 from runtime.core.outcomes import Appended, Refused

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from quart import Response, request
 
-from khala_contracts import http_messages as m
-from khala_contracts import reason_codes
 from khala_contracts.frames import SEQ_MAX
-from khala_service.http_edge import HttpProblem, read_body, respond
+from khala_service.http_edge import respond
 from khala_service.request_context import current_request_id
-from runtime.adapters.http.event_inputs import read_events
+from runtime.adapters.http.event_batches import read_batch
+from runtime.adapters.http.event_inputs import RUN_CLASS
 from runtime.adapters.http.event_stream import EventStream
 from runtime.adapters.http.requests import Authenticator, caller, query_number
 from runtime.adapters.http.run_messages import events_message
@@ -52,15 +51,8 @@ def add_event_routes(
         sender = caller(await authenticator.principal(), key_bytes_max=limits.key_bytes_max)
         # Before the body: four megabytes for a run that one may not write are not read.
         await commands.authorize_append(sender.principal, run_id)
-        body = await read_body(m.AppendEventsRequest, max_bytes=limits.append_bytes_max)
-        if len(body.events) > limits.append_events_max:
-            raise HttpProblem(
-                reason_codes.PAYLOAD_TOO_LARGE,
-                {"field": "events", "limit_events": str(limits.append_events_max)},
-            )
-        expected_seq = body.expected_seq if body.HasField("expected_seq") else None
-        events = read_events(body.events, ids=ids)
-        appended = await commands.append(sender, run_id, events, expected_seq=expected_seq)
+        batch = await read_batch(RUN_CLASS, ids=ids, limits=limits)
+        appended = await commands.append(sender, run_id, batch.events, expected_seq=batch.expected_seq)
         return respond(append_response(appended))
 
     async def append_stream(run_id: str, framing: StreamFraming) -> Response:

@@ -11,7 +11,7 @@ from khala_contracts import reason_codes
 from khala_service.http_edge import HttpProblem
 from khala_service.request_context import current_request_id
 from khala_service.service_auth import bearer_credential
-from runtime.actors.run_commands import Caller
+from runtime.actors.command_path import Caller
 
 if TYPE_CHECKING:
     from runtime.core.principals import Principal

@@ -1,4 +1,4 @@
-"""Routes of runs: create, read, list, transition."""
+"""Routes of runs: create, read, list, transition, transfer."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from runtime.actors.run_commands import RunCommands
     from runtime.actors.run_reads import RunReads
+    from runtime.actors.run_transfers import RunTransfers
     from runtime.core.limits import RuntimeLimits
 
 __all__ = ["add_run_routes"]
@@ -31,6 +32,7 @@ def add_run_routes(
     *,
     authenticator: Authenticator,
     commands: RunCommands,
+    transfers: RunTransfers,
     reads: RunReads,
     limits: RuntimeLimits,
 ) -> None:
@@ -69,3 +71,10 @@ def add_run_routes(
         )
         answer = await commands.transition(sender, run_id, wanted)
         return respond(m.TransitionRunResponse.FromString(answer))
+
+    @app.post("/v1/runs/<run_id>/transfer")
+    async def transfer_run(run_id: str) -> Response:
+        sender = caller(await authenticator.principal(), key_bytes_max=limits.key_bytes_max)
+        body = await read_body(m.TransferRunRequest)
+        answer = await transfers.transfer(sender, run_id, body.owner_user_id)
+        return respond(m.TransferRunResponse.FromString(answer))

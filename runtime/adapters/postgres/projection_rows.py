@@ -68,7 +68,7 @@ def summary_args(summaries: Sequence[RunSummary]) -> list[object]:
 
 
 def locked_source(row: Row, summaries: Mapping[str, RunSummary]) -> LockedSource:
-    """Return what lock_checkpoints_v1 found, with the row of the read model."""
+    """Return what lock_checkpoints_v2 found, with the row of the read model."""
     published = None
     if row["published_at"] is not None:
         published = Published(

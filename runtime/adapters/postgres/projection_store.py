@@ -53,7 +53,7 @@ class PostgresProjectionStore:
         """Carry out one step in one transaction; see ProjectionStore."""
         try:
             async with self._stepping() as connection:
-                await self._run(connection, step, generation)
+                await self.carry_out(connection, step, generation=generation)
         except DatabaseError as error:
             if error.sqlstate == SQLSTATE_SUPERSEDED:
                 raise Superseded from error
@@ -82,7 +82,14 @@ class PostgresProjectionStore:
         except _NothingToWrite:
             return
 
-    async def _run(self, connection: PostgresConnection, step: ProjectionStep, generation: int) -> None:
+    async def carry_out(
+        self, connection: PostgresConnection, step: ProjectionStep, *, generation: int
+    ) -> None:
+        """Carry out one step inside a transaction of the caller.
+
+        Raises:
+            ProjectionFailed: An event cannot be applied: roll back.
+        """
         found = await connection.fetch(statements.LOCK_CHECKPOINTS, generation, PROJECTOR, list(step.topics))
         if not found:
             raise _NothingToWrite

@@ -14,8 +14,9 @@ from khala_contracts import reason_codes
 from khala_contracts.kinds import decode_payload
 from khala_contracts.topics import format_run_events
 from runtime.actors.appender import Appender
+from runtime.actors.command_path import Caller, CommandPath, CommandRefused
 from runtime.actors.relay import Relay
-from runtime.actors.run_commands import Caller, CommandRefused, RunCommands, Transition
+from runtime.actors.run_commands import RunCommands, Transition
 from runtime.actors.run_directory import RunDirectory
 from runtime.actors.run_reads import RunReads
 from runtime.core.limits import RuntimeLimits
@@ -84,15 +85,11 @@ async def desk(*, rate: Rate | None = None) -> AsyncIterator[Desk]:
     relay = Relay(RecordingDriver(), SIGNER, clock=FixedClock(), metrics=metrics, bytes_max=1)
     limiter = RateLimiter({"run_events": rate} if rate else {})
     appender = Appender(store, relay, limits=LIMITS, limiter=limiter, metrics=metrics)
-    commands = RunCommands(
-        store=store,
-        appender=appender,
-        directory=RunDirectory(store),
-        limiter=limiter,
-        limits=LIMITS,
-        ids=CountingIds(),
-        metrics=metrics,
+    ids = CountingIds()
+    path = CommandPath(
+        store=store, appender=appender, limiter=limiter, limits=LIMITS, ids=ids, metrics=metrics
     )
+    commands = RunCommands(path, directory=RunDirectory(store), limits=LIMITS, ids=ids)
     async with trio.open_nursery() as nursery:
         await nursery.start(appender.serve, authority)
         yield Desk(store, commands, RunReads(store=store, limits=LIMITS))

@@ -24,7 +24,7 @@ from khala_service.service_auth import ServiceCredentials
 from runtime.adapters.configuration import RuntimeConfig
 from runtime.app import RuntimeEndpoints, serve_runtime
 from runtime.core.limits import RuntimeLimits
-from tests.actors.runtime.rig import KEY, ORG, OTHER_USER, USER
+from tests.actors.runtime.rig import KEY, ORG, OTHER_USER, USER, make_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -44,8 +44,8 @@ FANOUT_KEY: Final = bytes(range(32))
 Document = dict[str, Any]
 
 
-def _person(user_id: str, org_id: str = "") -> m.Principal:
-    orgs = [m.OrgMembership(org_id=org_id, name="org", role="member")] if org_id else []
+def _person(user_id: str, org_id: str = "", role: str = "member") -> m.Principal:
+    orgs = [m.OrgMembership(org_id=org_id, name="org", role=role)] if org_id else []
     return m.Principal(
         kind=m.PRINCIPAL_KINDS.to_wire(PrincipalKind.PERSON),
         principal_id=user_id,
@@ -56,17 +56,19 @@ def _person(user_id: str, org_id: str = "") -> m.Principal:
     )
 
 
-def _service_key(*rights: str) -> m.Principal:
+def _service_key(*rights: str, topics: Sequence[str] = ()) -> m.Principal:
     return m.Principal(
         kind=m.PRINCIPAL_KINDS.to_wire(PrincipalKind.SERVICE),
         principal_id=KEY,
         user_id=USER,
         rights=rights,
+        topics=topics,
         orgs=[m.OrgMembership(org_id=ORG, name="org", role="member")],
         expires_at=4_000_000_000_000,
     )
 
 
+ADMIN: Final = make_id("usr", 3)
 # Bearer -> who it is.
 PRINCIPALS: Final = {
     "user": _person(USER),
@@ -74,14 +76,20 @@ PRINCIPALS: Final = {
     "member": _person(OTHER_USER, ORG),
     "publisher": _service_key("publish"),
     "reader": _service_key("read"),
+    "shop": _service_key("publish", "read", topics=[f"app:{ORG}:shop"]),
+    "colleague": _person(USER, ORG),
+    "admin": _person(ADMIN, ORG, "admin"),
 }
+# Who belongs to ORG, as control answers when it is asked about one user.
+MEMBERS: Final = {USER, OTHER_USER, ADMIN}
 
 
 @attrs.define
 class StubControl:
-    """Control's one internal route that the runtime calls."""
+    """Control's internal routes that the runtime calls."""
 
     revoked: set[str] = attrs.field(factory=set)
+    members: set[str] = attrs.field(factory=lambda: set(MEMBERS))
     questions: int = 0
 
     async def serve(self, *, drain: trio.Event, port: int = 0, task_status: trio.TaskStatus[int]) -> None:
@@ -99,6 +107,13 @@ class StubControl:
             if body.credential not in PRINCIPALS or body.credential in self.revoked:
                 raise HttpProblem(reason_codes.UNAUTHENTICATED)
             return respond(PRINCIPALS[body.credential])
+
+        @app.get("/internal/v1/orgs/<org_id>/members/<user_id>")
+        async def find_member(org_id: str, user_id: str) -> Response:
+            callers.require(request.headers.get("Authorization"))
+            if org_id != ORG or user_id not in self.members:
+                raise HttpProblem(reason_codes.NOT_FOUND)
+            return respond(m.OrgMember(user_id=user_id, role="member"))
 
         await serve(app, host="127.0.0.1", port=port, shutdown=drain, task_status=task_status)
 

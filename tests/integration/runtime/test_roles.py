@@ -58,6 +58,9 @@ MAY_CALL = {
             "ensure_lineage_v1",
             "delete_expired_keys_v1",
             "lock_checkpoints_v1",
+            "lock_checkpoints_v2",
+            "transfer_run_v1",
+            "transfer_heads_v1",
             "apply_run_summaries_v1",
             "write_checkpoints_v1",
         }

@@ -10,6 +10,7 @@ from runtime.core.access_policy import (
     Ownership,
     can_append,
     can_read,
+    can_transfer,
     choose_org,
     matches_pattern,
     may_create_runs,
@@ -159,3 +160,21 @@ def test_creating_and_listing() -> None:
     assert may_list_runs(service_key(Right.READ, patterns=any_run))
     assert not may_list_runs(service_key(Right.READ, patterns=named))
     assert not may_list_runs(service_key(Right.PUBLISH))
+
+
+@pytest.mark.parametrize(
+    ("principal", "ownership", "may"),
+    [
+        (person(), MINE, True),
+        (person(), OURS, False),
+        (MEMBER, OURS, False),
+        (ADMIN, OURS, True),
+        (person(org_roles={ORG: "owner"}), OURS, True),
+        (ADMIN, THEIRS, False),
+        (ADMIN, Ownership(OTHER_USER, None), False),
+        (service_key(*Right), Ownership(USER, ORG), False),
+    ],
+)
+def test_transfers(principal: Principal, ownership: Ownership, may: bool) -> None:  # a column of the table
+    """SEC-12: the owner, and who administers the run's own org; never a key, whoever made it."""
+    assert can_transfer(principal, ownership) is may

@@ -55,6 +55,8 @@ def test_limits_and_rates_can_be_set() -> None:
         ("KHALA_RUNTIME_FAILPOINTS", "runtime.committed=kill", "failpoints: accepted in mode dev only"),
         ("KHALA_RUNTIME_FAILPOINT_FILE", "/x", "failpoint_file: accepted in mode dev only"),
         ("KHALA_RUNTIME_ADMIN_TOKEN", "fifteen-bytes-x", "admin_token: expected at least 16 bytes"),
+        ("KHALA_RUNTIME_CORS_ORIGINS", "https://a.example/", "cors_origins: 'https://a.example/'"),
+        ("KHALA_RUNTIME_TRUSTED_PROXIES", "proxy.example", "trusted_proxies: 'proxy.example'"),
         ("KHALA_RUNTIME_DATABASE_STATEMENT_TIMEOUT_MS", "99", "database_statement_timeout_ms"),
         ("KHALA_RUNTIME_DATABASE_ACQUIRE_TIMEOUT_MS", "60001", "database_acquire_timeout_ms"),
     ],

@@ -171,3 +171,39 @@ def test_poison_names_its_run() -> None:
     poison = SourceEvent(2, "run.finished", b"\xff", NOW_US)
     with pytest.raises(ProjectionFailed, match=make_id("run", 1)):
         step.fold([SourcePage(A, (poison,))], now_us=NOW_US)
+
+
+def test_a_transfer_tells_three_lists_at_once() -> None:
+    """INV-29: the new owner's, the org's, and the former owner's, which is told to forget; no throttle."""
+    step = new_step(A, former_owners={A: OTHER_USER})
+    step.reads([locked(A, 3, org_id=ORG)])
+    step.fold([SourcePage(A, history(4)[3:])], now_us=NOW_US)
+    call = step.append()
+    assert call is not None
+    assert [target.topic for target in call.targets] == [
+        format_user_runs(USER), format_org_runs(ORG), format_user_runs(OTHER_USER),
+    ]  # fmt: skip
+    told = [
+        kinds.decode_payload(kind, payload) for kind, payload in zip(call.kinds, call.payloads, strict=True)
+    ]
+    assert [data["withdrawn"] for data in told] == [False, False, True]
+    assert [data["head_seq"] for data in told] == ["4"] * 3
+
+
+def test_the_owner_is_the_heads() -> None:
+    """A row of the read model that still names a former owner is written again with the head's."""
+    source = locked(A, 3)
+    assert source.summary is not None
+    stale = attrs.evolve(source, summary=attrs.evolve(source.summary, owner_user_id=OTHER_USER))
+    step = new_step(A)
+    step.reads([stale])
+    (row,) = step.fold([SourcePage(A, history(4)[3:])], now_us=NOW_US)
+    assert row.owner_user_id == USER
+
+
+def test_the_owner_of_a_rebuild_is_the_heads() -> None:
+    """INV-29: a transfer between the fold of a rebuild and its locks is not undone by it."""
+    base = fold_events(empty_summary(A, OTHER_USER, None), history(3))
+    step = new_step(A, bases={A: base})
+    step.reads([locked(A, 3)])
+    assert step.fold([SourcePage(A, history(4)[3:])], now_us=NOW_US)[0].owner_user_id == USER

@@ -83,5 +83,5 @@ def test_the_payload_fits_its_class(topic_class: str) -> None:
     assert len(payload) < 2_048
     assert kinds.decode_payload(SUMMARY_KIND, payload) == {
         "run_id": "run_a", "name": widest.name, "state": "RUN_STATE_RUNNING", "head_seq": "7",
-        "title": widest.title,
+        "title": widest.title, "withdrawn": False,
     }  # fmt: skip

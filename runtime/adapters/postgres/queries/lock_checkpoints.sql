@@ -1,1 +1,1 @@
-SELECT * FROM runtime.lock_checkpoints_v1($1, $2, $3)
+SELECT * FROM runtime.lock_checkpoints_v2($1, $2, $3)

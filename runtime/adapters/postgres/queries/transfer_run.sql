@@ -1,0 +1,1 @@
+SELECT runtime.transfer_run_v1($1, $2, $3)
