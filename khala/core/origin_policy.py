@@ -16,12 +16,23 @@ SYNC_PATH: Final = "/sync/v1/ws"
 
 @attrs.frozen
 class UpgradeRequest:
-    """What a client asked for before the upgrade."""
+    """What a client asked for before the upgrade.
+
+    Attributes:
+        path: Without the query.
+        query: Without the question mark.
+        origin: As the browser wrote it; None if there is none; several are joined and match nothing.
+        subprotocols: As offered, in order.
+        client_address: Of the client, as far as our own proxies know it.
+        request_id: The X-Request-Id of the client, empty if it sent none of the form that we take over.
+    """
 
     path: str
     query: str
     origin: str | None
     subprotocols: tuple[str, ...]
+    client_address: str = ""
+    request_id: str = ""
 
 
 @attrs.frozen

@@ -1,13 +1,14 @@
 """Makes the HTTP application of a service: what all routes of all services have in common.
 
 Request ids, bounded bodies, Error bodies for every refusal (the framework's own included), health,
-readiness, metrics, and the refusal of event streams (live data has one lane, the WebSocket). Routes,
-authentication and CORS belong to the services.
+readiness, metrics, CORS, the client's address behind proxies, and the refusal of event streams (live data
+has one lane, the WebSocket). Routes and authentication belong to the services.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
+import attrs
 from quart import Response, g, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
@@ -15,6 +16,8 @@ from werkzeug.exceptions import HTTPException
 from khala_contracts import reason_codes
 from khala_contracts.errors import WireError
 from khala_contracts.reason_codes import ReasonCode
+from khala_service.client_address import TrustedProxies
+from khala_service.code_pages import add_code_pages
 from khala_service.errors import SerializationTrouble, Unavailable
 from khala_service.http_bodies import (
     JSON,
@@ -24,6 +27,7 @@ from khala_service.http_bodies import (
     respond,
 )
 from khala_service.http_connection import BoundedConnection, BoundedRequest
+from khala_service.http_cors import add_cors
 from khala_service.http_observer import ROUTE_KEY, RequestObserver
 from khala_service.http_problems import HttpProblem, error_message
 from khala_service.http_server import serve
@@ -32,6 +36,7 @@ from khala_service.metrics import METRICS_CONTENT_TYPE, MetricsRegistry
 from khala_service.readiness import OK, Readiness, ReadyCheck, ReadyReport
 
 __all__ = [
+    "EdgePolicy",
     "HttpProblem",
     "ReadyCheck",
     "make_app",
@@ -64,6 +69,21 @@ QUIET_ROUTES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _log = get_logger(__name__)
 
 
+@attrs.frozen
+class EdgePolicy:
+    """Who is on the other side of an application; the default: no pages of others, no proxies.
+
+    Attributes:
+        cors_origins: Origins whose pages may call it, besides its own.
+        has_cookies: Whether their cookies count, too.
+        proxies: Whose word about the client's address is believed.
+    """
+
+    cors_origins: tuple[str, ...] = ()
+    has_cookies: bool = False
+    proxies: TrustedProxies = attrs.field(factory=TrustedProxies)
+
+
 class _App(QuartTrio):
     request_class = BoundedRequest
     asgi_http_class = BoundedConnection
@@ -75,6 +95,7 @@ def make_app(
     metrics: MetricsRegistry,
     ready_checks: Mapping[str, ReadyCheck],
     body_max_bytes: int = BODY_MAX_BYTES,
+    edge: EdgePolicy | None = None,
 ) -> QuartTrio:
     """Return an application with /healthz, /readyz and /metrics, ready for routes.
 
@@ -83,7 +104,9 @@ def make_app(
         metrics: Rendered at /metrics; gets the request metrics.
         ready_checks: By name; looked at on every probe, so a service may add to it later.
         body_max_bytes: Limit of a body read whole; a route may set its own.
+        edge: Pages and proxies on the other side.
     """
+    edge = edge or EdgePolicy()
     app = _App(name, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = None  # http_bodies.py limits, piece by piece
     app.config["RESPONSE_TIMEOUT"] = RESPONSE_TIMEOUT_S
@@ -92,6 +115,8 @@ def make_app(
     unknown_fields = metrics.counter(
         "khala_http_unknown_fields_total", "Unknown fields in binary request bodies.", ("route",)
     )
+
+    add_cors(app, edge.cors_origins, with_credentials=edge.has_cookies)
 
     @app.before_request
     async def begin() -> None:
@@ -110,12 +135,14 @@ def make_app(
         return response
 
     _add_error_handlers(app)
+    add_code_pages(app)
     _add_probes(app, metrics, Readiness(ready_checks))
     app.asgi_app = RequestObserver(  # type: ignore[method-assign]  # as ASGI middleware does
         app.asgi_app,
         service=name,
         metrics=metrics,
         quiet_routes=QUIET_ROUTES,
+        proxies=edge.proxies,
     )
     return app
 

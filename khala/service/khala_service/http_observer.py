@@ -1,4 +1,4 @@
-"""The ring around every HTTP application: request id, metrics and one log line per request.
+"""The ring around every HTTP application: request id, client address, metrics and one log line per request.
 
 An ASGI middleware, so that it also sees what the framework answers by itself and requests whose
 client went away. Says the route's template, never the path or query: those carry ids, and with a
@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
+from khala_service.client_address import TrustedProxies
 from khala_service.http_connection import Event, Receive, Scope, Send
 from khala_service.identifiers import SystemIds
 from khala_service.logs import bind_log_context, get_logger
@@ -22,6 +23,7 @@ UNMATCHED_ROUTE: Final = "unmatched"
 # What proxies write when the client left before the answer; never sent.
 _CLIENT_LEFT: Final = 499
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SCHEMES: Final = ("http", "https")
 _HEADER: Final = REQUEST_ID_HEADER.lower().encode()
 
 _log = get_logger(__name__)
@@ -31,9 +33,16 @@ class RequestObserver:
     """Wraps the ASGI callable of one application; made by `make_app`."""
 
     def __init__(
-        self, app: AsgiApp, *, service: str, metrics: MetricsRegistry, quiet_routes: frozenset[str]
+        self,
+        app: AsgiApp,
+        *,
+        service: str,
+        metrics: MetricsRegistry,
+        quiet_routes: frozenset[str],
+        proxies: TrustedProxies,
     ) -> None:
         self._app = app
+        self._proxies = proxies
         self._service = service
         self._quiet_routes = quiet_routes
         self._ids = SystemIds()
@@ -52,6 +61,7 @@ class RequestObserver:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = self._seen_through_proxies(scope)
         request_id = self._request_id_of(scope)
         set_request_id(request_id)
         bind_log_context(service=self._service, request_id=request_id)
@@ -84,7 +94,18 @@ class RequestObserver:
             method=method,
             status=status,
             duration_ms=round(duration_s * 1000, 2),
+            client=_peer_of(scope),
         )
+
+    def _seen_through_proxies(self, scope: Scope) -> Scope:
+        """Return the scope as the client's own connection would have made it."""
+        peer = _peer_of(scope)
+        if not self._proxies.believe(peer):
+            return scope
+        address = self._proxies.client_address(peer, _values(scope, b"x-forwarded-for"))
+        said = _values(scope, b"x-forwarded-proto")
+        scheme = said[-1] if said and said[-1] in _SCHEMES else scope["scheme"]
+        return {**scope, "client": (address, 0), "scheme": scheme}
 
     def _request_id_of(self, scope: Scope) -> str:
         given = [value for name, value in scope["headers"] if name.lower() == _HEADER]
@@ -93,3 +114,12 @@ class RequestObserver:
             if is_request_id(text):
                 return str(text)
         return self._ids.new("req")
+
+
+def _peer_of(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def _values(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for found, value in scope["headers"] if found.lower() == name]

@@ -305,7 +305,7 @@ async def open_rig(
                     host="127.0.0.1",
                     port=0,
                     limits=limits,
-                    allowed_origins=(),
+                    cors_origins=(),
                     counters=counters,
                     drain=trio.Event(),
                     task_status=task_status,

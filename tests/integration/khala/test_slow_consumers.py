@@ -131,7 +131,7 @@ async def running_engine() -> AsyncIterator[Engine]:
                 host="127.0.0.1",
                 port=0,
                 limits=LIMITS,
-                allowed_origins=(),
+                cors_origins=(),
                 counters=counters,
                 drain=trio.Event(),
             )
