@@ -17,8 +17,10 @@ import trio
 from control.actors.audit_trail import AuditTrail
 from control.actors.authentication import Authentication
 from control.actors.key_commands import KeyCommands
+from control.actors.node_audit import NodeAudit
 from control.actors.org_commands import OrgCommands
 from control.actors.revocation_commands import RevocationCommands
+from control.actors.revocation_hints import RevocationHints
 from control.actors.session_commands import SessionCommands
 from control.actors.sign_in_flow import SignInFlow
 from control.actors.sweeper import Sweeper
@@ -35,12 +37,14 @@ from control.adapters.postgres.audit import PostgresAudit
 from control.adapters.postgres.orgs import PostgresOrgs
 from control.adapters.postgres.pending_sign_ins import PostgresPendingSignIns
 from control.adapters.postgres.redemptions import PostgresRedemptions
-from control.adapters.postgres.revocations import PostgresRevocations
+from control.adapters.postgres.revocations import PostgresRevocations, RevocationWriter
 from control.adapters.postgres.service_keys import PostgresKeys
 from control.adapters.postgres.sessions import PostgresSessions
 from control.adapters.runtime_owners import HttpRuntimeOwners
 from control.adapters.signing_keys import KeyRing, load_key_ring
 from control.ports import Clock, IdentityProvider, Rng
+from fanout_drivers.base import FanoutDriver, find_hinter
+from fanout_drivers.driver_watch import DriverWatch
 from khala_contracts import http_messages as m
 from khala_service.adapters.http_client import ServiceHttpClient, open_service_client
 from khala_service.adapters.postgres import PostgresPool, open_pool
@@ -50,6 +54,7 @@ from khala_service.adapters.postgres_migrations import (
     check_revision,
     run_migrations,
 )
+from khala_service.admin_routes import AdminToken
 from khala_service.config import ConfigRefused, Secret
 from khala_service.http_edge import ReadyCheck, serve
 from khala_service.identifiers import SystemClock, SystemIds, SystemRng
@@ -58,6 +63,7 @@ from khala_service.metrics import MetricsRegistry
 from khala_service.readiness import make_drain_check
 from khala_service.service_auth import SERVICE_CREDENTIAL_PREFIX, ServiceCredentials
 from khala_service.supervision import supervise
+from khala_service.tls import TlsFiles, trust
 
 __all__ = ["SECTION", "ControlConfig", "ControlEndpoints", "migrate", "serve_control"]
 
@@ -67,6 +73,8 @@ PROTOCOL_RANGE: Final = (1, 1)
 SCHEMA_RANGE: Final = (1, 1)
 
 DEVELOPMENT_CLIENT_ID: Final = "khala-dev"
+# The development issuer wherever it listens: a login of another issuer is never the same user.
+DEVELOPMENT_ISSUER: Final = "khala-dev"
 
 _log = get_logger("control")
 
@@ -82,6 +90,8 @@ class ControlEndpoints:
 class _Actors:
     commands: Commands
     sweeper: Sweeper
+    # None: the driver cannot hint, so nodes poll.
+    hints: RevocationHints | None
     # Counts a task that was started again, by kind.
     restarted: Callable[[str], None]
     flow: SignInFlow | None
@@ -99,6 +109,7 @@ async def migrate(owner_dsn: Secret | str) -> MigrationReport:
 async def serve_control(
     config: ControlConfig,
     *,
+    driver: FanoutDriver | None = None,
     drain: trio.Event | None = None,
     clock: Clock | None = None,
     task_status: trio.TaskStatus[ControlEndpoints] = trio.TASK_STATUS_IGNORED,
@@ -109,6 +120,7 @@ async def serve_control(
 
     Args:
         config: Validated configuration.
+        driver: Tells nodes of revocations at once; None: they learn of them by their polls.
         drain: Set it to become not ready, finish requests and return; None: until cancelled.
         clock: Wall time; the system's if None.
         task_status: Started with the bound port once requests are answered.
@@ -131,33 +143,55 @@ async def serve_control(
             acquire_timeout_s=config.database_acquire_timeout_ms / 1000,
         ) as pool,
         open_service_client(
-            config.runtime_url, peer="runtime", credential=config.service_credential
+            config.runtime_url,
+            peer="runtime",
+            credential=config.service_credential,
+            verify=trust(SECTION, config.tls_ca),
         ) as runtime,
-        httpx.AsyncClient(trust_env=False, follow_redirects=False) as web,
+        # The identity provider is a public one, or in development ourselves.
+        httpx.AsyncClient(
+            trust_env=False, follow_redirects=False, verify=trust(SECTION, config.tls_ca, also_public=True)
+        ) as web,
         trio.open_nursery() as services,
     ):
         watch_pools(metrics, {"control": pool})
         wall = clock or SystemClock()
         actors = _make_actors(
-            config, pool=pool, runtime=runtime, web=web, ring=ring, metrics=metrics, clock=wall
+            config,
+            pool=pool,
+            runtime=runtime,
+            web=web,
+            ring=ring,
+            metrics=metrics,
+            clock=wall,
+            driver=driver,
         )
+        checks = _ready_checks(pool, draining)
+        if driver is not None:
+            watch = DriverWatch(driver, is_needed_at_start=False)
+            metrics.register(watch)
+            checks["fanout"] = watch.check
         app = make_control_app(
             actors.commands,
             ring=ring,
             compat=_compat(config),
             nodes=credentials["node"],
             runtimes=credentials["runtime"],
+            admin=None if config.admin_token is None else AdminToken(config.admin_token),
             metrics=metrics,
-            ready_checks=_ready_checks(pool, draining),
+            ready_checks=checks,
             flow=actors.flow,
             issuer=actors.issuer,
             origin=config.origin,
             clock=wall,
-            is_dev=config.is_dev,
+            edge=config.edge,
         )
         await services.start(
             partial(supervise, "sweeper", actors.sweeper.serve_sweeping, restarted=actors.restarted)
         )
+        if actors.hints is not None:
+            hinting = actors.hints.serve_hinting
+            await services.start(partial(supervise, "revocation_hints", hinting, restarted=actors.restarted))
         async with trio.open_nursery() as accepting:
             port = await accepting.start(
                 partial(
@@ -167,6 +201,7 @@ async def serve_control(
                     port=config.port,
                     shutdown=draining,
                     notice_s=config.drain_notice_s,
+                    tls=TlsFiles.of(SECTION, config.tls_cert, config.tls_key),
                 )
             )
             _log.info("control_started", port=port, mode=config.mode)
@@ -183,15 +218,21 @@ def _make_actors(
     ring: KeyRing,
     metrics: MetricsRegistry,
     clock: Clock,
+    driver: FanoutDriver | None,
 ) -> _Actors:
     ids, rng, meters = SystemIds(), SystemRng(), PrometheusMeters(metrics)
-    sessions, keys = PostgresSessions(pool), PostgresKeys(pool)
+    hinter = find_hinter(driver)
+    hints = None if hinter is None else RevocationHints(hinter, count=meters.count_hint)
+    writer = RevocationWriter() if hints is None else RevocationWriter(hints.mark)
+    sessions, keys = PostgresSessions(pool, writer), PostgresKeys(pool, writer)
     redemptions, revocations = PostgresRedemptions(pool), PostgresRevocations(pool)
     pending = PostgresPendingSignIns(pool)
-    trail = AuditTrail(PostgresAudit(pool), clock, meters)
+    log = PostgresAudit(pool)
+    trail = AuditTrail(log, clock, meters)
     meters.watch_audit_backlog(lambda: trail.suppressed_count)
     authentication = Authentication(sessions=sessions, keys=keys, verifier=ring, clock=clock)
     commands = Commands(
+        audit=NodeAudit(log, meters),
         sessions=SessionCommands(
             store=sessions,
             authentication=authentication,
@@ -212,7 +253,7 @@ def _make_actors(
             meters=meters,
         ),
         orgs=OrgCommands(
-            store=PostgresOrgs(pool),
+            store=PostgresOrgs(pool, writer),
             authentication=authentication,
             trail=trail,
             clock=clock,
@@ -267,7 +308,12 @@ def _make_actors(
             redirect_uri=config.origin + CALLBACK_PATH,
         )
     return _Actors(
-        commands=commands, sweeper=sweeper, restarted=meters.count_restart, flow=flow, issuer=issuer
+        commands=commands,
+        sweeper=sweeper,
+        hints=hints,
+        restarted=meters.count_restart,
+        flow=flow,
+        issuer=issuer,
     )
 
 
@@ -291,6 +337,7 @@ def _provider(config: ControlConfig, web: httpx.AsyncClient, clock: Clock) -> Id
                 client_secret=None,
                 http=web,
                 clock=clock,
+                known_as=DEVELOPMENT_ISSUER,
             )
         case "oidc":
             return OidcProvider(

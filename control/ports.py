@@ -12,12 +12,14 @@ import attrs
 
 from control.core.access_tokens import AccessClaims
 from control.core.audit import Action, AuditEntry
+from control.core.loopback_sign_in import SignInCode
+from control.core.node_audit import AuditQuery, AuditRecord, NodeRow
 from control.core.oidc import AssertedIdentity, FlowSecrets, PendingSignIn
 from control.core.principals import KeyPrincipal, OrgRole, PersonPrincipal, SessionInfo
 from control.core.redemptions import RedeemOutcome, Redemption
 from control.core.revocations import RevocationPage, SessionSelection
 from control.core.rights import TopicOwner
-from control.core.service_keys import KeyInfo, NewKey
+from control.core.service_keys import KeyInfo, KeyRotation, NewKey, RetiredSecret, RotationRefusal
 from control.core.sessions import NewSession, RefreshRefusal
 from khala_contracts.sync_claims import Surface
 from khala_contracts.topics import TopicName
@@ -80,6 +82,9 @@ class Meters(Protocol):
 
     def count_suppressed(self) -> None:
         """Count one refusal that got no row of its own in the audit log."""
+
+    def count_node_audit(self, actions: Sequence[Action]) -> None:
+        """Count rows that a node's batch has made."""
 
     def count_redemptions(self, outcomes: Sequence[RedeemOutcome]) -> None:
         """Count the outcomes of one batch."""
@@ -174,6 +179,8 @@ class KeyState:
     secret_hash: bytes
     revoked_at_ms: int | None
     last_used_at_ms: int | None
+    # What the key had before, also what has ended lately.
+    retired: tuple[RetiredSecret, ...] = ()
 
 
 class SessionStore(Protocol):
@@ -242,6 +249,11 @@ class KeyStore(Protocol):
     ) -> KeyInfo | None:
         """End a key of one of the orgs; None if there is none. Ending it again changes nothing."""
 
+    async def rotate_key(
+        self, rotation: KeyRotation, *, org_ids: Sequence[str], retired_max: int, audit: AuditEntry
+    ) -> KeyInfo | RotationRefusal:
+        """Give a live key of one of the orgs a new secret; those before it end with their overlap."""
+
     async def note_use(self, key_id: str, *, now_ms: int) -> None:
         """Record a use, unless one was recorded within the last minute."""
 
@@ -266,6 +278,9 @@ class OrgStore(Protocol):
 
     async def list_members(self, org_id: str) -> tuple[OrgMember, ...]:
         """Return the members of an org, oldest first; none if it does not exist."""
+
+    async def find_member(self, org_id: str, user_id: str) -> OrgMember | None:
+        """Return one member of an org; None if it is none, or one of them does not exist."""
 
     async def change_member(
         self,
@@ -308,13 +323,19 @@ class IdentityProvider(Protocol):
 
 
 class PendingSignIns(Protocol):
-    """Sign-ins between their start and their callback."""
+    """Sign-ins between their start and their session."""
 
     async def put(self, state_hash: bytes, pending: PendingSignIn) -> None:
         """Remember a sign-in by the hash of its state."""
 
     async def take(self, state_hash: bytes) -> PendingSignIn | None:
         """Return and forget a sign-in: of many that ask at once, one gets it."""
+
+    async def put_code(self, code_hash: bytes, code: SignInCode) -> None:
+        """Remember what a command's code is worth, by the hash of the code."""
+
+    async def take_code(self, code_hash: bytes) -> SignInCode | None:
+        """Return and forget what a code is worth: of many that ask at once, one gets it."""
 
     async def sweep(self, *, now_ms: int, batch: int) -> int:
         """Remove at most `batch` that nobody completed in time; return how many."""
@@ -341,7 +362,13 @@ class RedemptionStore(Protocol):
 
 
 class AuditStore(Protocol):
-    """The append-only log, for rows without a change of their own."""
+    """The append-only log: rows without a change of their own, batches of nodes, and what is in it."""
+
+    async def append_batch(self, node_id: str, batch_id: str, rows: Sequence[NodeRow]) -> int:
+        """Append the rows of a node's batch in one statement; 0 if the batch is there already."""
+
+    async def list_audit(self, query: AuditQuery) -> Sequence[AuditRecord]:
+        """Return the rows that a query means, by id, one more than its limit if there is more."""
 
     async def append(self, entry: AuditEntry) -> None:
         """Append one row."""

@@ -15,7 +15,7 @@ from control.core.principals import PersonPrincipal, Principal
 from control.core.refusals import forbidden, reauth_required, unauthenticated
 from control.core.service_keys import is_alive, is_use_worth_noting
 from control.core.sessions import MS_PER_S
-from control.ports import AccessTokenVerifier, Clock, KeyStore, SessionStore
+from control.ports import AccessTokenVerifier, Clock, KeyState, KeyStore, SessionStore
 
 # The longest credential that we make is an access token of some 600 characters. Anything longer is
 # refused before it is parsed.
@@ -107,9 +107,8 @@ class Authentication:
         state = await self._keys.find_key(key_id)
         if state is None:
             raise unauthenticated("key_unknown")
-        if not hmac.compare_digest(state.secret_hash, hash_secret(secret)):
-            raise unauthenticated("key_secret_wrong")
         now_ms = int(self._clock.now() * MS_PER_S)
+        secret_ends_at_ms = _judge_secret(state, hash_secret(secret), now_ms=now_ms)
         if not is_alive(
             expires_at_ms=state.principal.expires_at_ms,
             revoked_at_ms=state.revoked_at_ms,
@@ -118,8 +117,21 @@ class Authentication:
             raise unauthenticated("key_ended")
         if is_use_worth_noting(last_used_at_ms=state.last_used_at_ms, now_ms=now_ms):
             await self._keys.note_use(key_id, now_ms=now_ms)
-        expires_at_ms = now_ms + KEY_ANSWER_LIFETIME_S * MS_PER_S
-        ends_at_ms = state.principal.expires_at_ms
-        return Resolved(
-            state.principal, expires_at_ms if ends_at_ms is None else min(expires_at_ms, ends_at_ms)
-        )
+        ends = (state.principal.expires_at_ms, secret_ends_at_ms, now_ms + KEY_ANSWER_LIFETIME_S * MS_PER_S)
+        return Resolved(state.principal, min(end for end in ends if end is not None))
+
+
+def _judge_secret(state: KeyState, presented_hash: bytes, *, now_ms: int) -> int | None:
+    """Return when a secret of this key ends, None if it is the one that the key has now.
+
+    Raises:
+        Refused: unauthenticated; it was never one of this key, or its overlap is over.
+    """
+    if hmac.compare_digest(state.secret_hash, presented_hash):
+        return None
+    for retired in state.retired:
+        if hmac.compare_digest(retired.secret_hash, presented_hash):
+            if now_ms >= retired.ends_at_ms:
+                raise unauthenticated("key_secret_replaced")
+            return retired.ends_at_ms
+    raise unauthenticated("key_secret_wrong")

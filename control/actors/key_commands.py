@@ -1,6 +1,7 @@
-"""Creating, listing and revoking service keys; for owners and admins of the key's org.
+"""Creating, listing, rotating and revoking service keys; for owners and admins of the key's org.
 
-The secret exists in the response to its creation and nowhere else. An org that the caller does not
+A secret exists in the response that made it and nowhere else. A rotation gives the key another one: id, rights,
+sessions and whatever else stands on the key stay, and its revocation ends every secret. An org that the caller does not
 administer looks the same as one that does not exist.
 """
 
@@ -14,7 +15,16 @@ from control.core.audit import Action, AuditEntry, actor_of
 from control.core.credentials import SECRET_BYTES, format_key_secret, hash_secret
 from control.core.principals import PersonPrincipal
 from control.core.refusals import Refused, forbidden, invalid_argument
-from control.core.service_keys import KEYS_PER_ORG_MAX, KeyInfo, NewKey, check_order
+from control.core.service_keys import (
+    KEYS_PER_ORG_MAX,
+    RETIRED_SECRETS_MAX,
+    KeyInfo,
+    KeyRotation,
+    NewKey,
+    RotationRefusal,
+    check_order,
+    check_rotation,
+)
 from control.core.sessions import MS_PER_S
 from control.ports import Clock, Ids, KeyStore, Meters, Rng
 from khala_contracts import reason_codes
@@ -147,6 +157,53 @@ class KeyCommands:
         self._meters.count_done(Action.KEY_REVOKE)
         return revoked
 
+    async def rotate(
+        self, credential: str | None, *, key_id: str, overlap_s: int | None, ttl_s: int, request_id: str
+    ) -> CreatedKey:
+        """Give a key a new secret; the old one works until the overlap ends.
+
+        Args:
+            credential: Of an administrator of the key's org.
+            key_id: The key.
+            overlap_s: How long the old secret works; None: an hour; 0: not at all, nor does an earlier one.
+            ttl_s: New lifetime of the key from now; 0: its expiry stays.
+            request_id: For the log.
+
+        Raises:
+            Refused: unauthenticated, reauth_required; not_found for unknown and foreign keys alike;
+                invalid_argument, also for a key that has ended; limit_exceeded while too many old secrets
+                work.
+        """
+        async with self._trail.watching(Action.KEY_ROTATE, request_id=request_id) as watch:
+            person = await self._authentication.authenticate_person_untrusted(credential)
+            watch.actor = actor_of(person)
+            if not is_id("key", key_id):
+                raise invalid_argument("key_id", "key_ and 26 characters of base32")
+            overlap_s, lifetime_s = check_rotation(overlap_s=overlap_s, ttl_s=ttl_s)
+            now_ms = self._now_ms()
+            secret = format_key_secret(key_id, self._rng.token_bytes(SECRET_BYTES))
+            rotated = await self._store.rotate_key(
+                KeyRotation(
+                    key_id=key_id,
+                    secret_hash=hash_secret(secret),
+                    now_ms=now_ms,
+                    old_ends_at_ms=now_ms + overlap_s * MS_PER_S,
+                    expires_at_ms=now_ms + lifetime_s * MS_PER_S if lifetime_s else None,
+                ),
+                org_ids=person.administered_org_ids,
+                retired_max=RETIRED_SECRETS_MAX,
+                audit=AuditEntry(
+                    action=Action.KEY_ROTATE,
+                    request_id=request_id,
+                    actor=attrs.evolve(watch.actor, key_id=key_id),
+                    detail={"overlap_s": overlap_s},
+                ),
+            )
+            if isinstance(rotated, RotationRefusal):
+                raise _rotation_refused(rotated)
+        self._meters.count_done(Action.KEY_ROTATE)
+        return CreatedKey(key=rotated, secret=secret)
+
     def _now_ms(self) -> int:
         return int(self._clock.now() * MS_PER_S)
 
@@ -172,3 +229,15 @@ def _info(key: NewKey) -> KeyInfo:
         last_used_at_ms=None,
         revoked_at_ms=None,
     )
+
+
+def _rotation_refused(refusal: RotationRefusal) -> Refused:
+    match refusal:
+        case RotationRefusal.UNKNOWN:
+            return Refused(reason_codes.NOT_FOUND, refusal.value)
+        case RotationRefusal.ENDED:
+            return invalid_argument("key_id", "a key that has not ended")
+        case RotationRefusal.TOO_MANY:
+            return Refused(
+                reason_codes.LIMIT_EXCEEDED, refusal.value, details={"limit": str(RETIRED_SECRETS_MAX)}
+            )

@@ -1,4 +1,4 @@
-"""Orgs, their members, and what roles allow; for people.
+"""Orgs, their members, and what roles allow; for people, and one question for the runtime.
 
 An org that the caller does not belong to looks the same as one that does not exist.
 """
@@ -17,7 +17,7 @@ from control.core.org_policy import (
     parse_role,
 )
 from control.core.principals import KeyPrincipal, Membership, OrgRole, PersonPrincipal
-from control.core.refusals import invalid_argument
+from control.core.refusals import invalid_argument, not_found
 from control.core.sessions import MS_PER_S
 from control.ports import Clock, Ids, Meters, OrgMember, OrgStore
 from khala_contracts.ids import is_id
@@ -89,6 +89,17 @@ class OrgCommands:
             watch.actor = actor_of(person)
             check_reader(person.roles.get(org_id), OrgAction.MEMBERS_READ)
         return await self._store.list_members(org_id)
+
+    async def find_member(self, org_id: str, user_id: str) -> OrgMember:
+        """Return a member of an org, as the runtime asks before it gives a run to somebody.
+
+        Raises:
+            Refused: not_found for whoever is none.
+        """
+        member = await self._store.find_member(org_id, user_id)
+        if member is None:
+            raise not_found("no_such_member")
+        return member
 
     async def put_member(
         self, credential: str | None, *, org_id: str, user_id: str, role: str, request_id: str

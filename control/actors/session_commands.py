@@ -1,7 +1,7 @@
-"""Signing in, refreshing, signing out, and reading one's sessions.
+"""Opening sessions, refreshing, signing out, and reading one's sessions.
 
-People are asserted by an issuer (`sign_in_flow.py`); in dev mode only, a bare login is enough
-(`adapters/http/sessions.py`). Whatever issuer asserts an identity, the session made for it is the same.
+People are asserted by an issuer, in development too (`sign_in_flow.py`); whatever issuer asserts an identity,
+the session made for it is the same.
 """
 
 from typing import Final
@@ -23,15 +23,13 @@ from control.core.credentials import (
 )
 from control.core.oidc import AssertedIdentity
 from control.core.principals import PersonPrincipal, SessionInfo
-from control.core.refusals import Refused, invalid_argument, not_found, reauth_required, unauthenticated
+from control.core.refusals import Refused, not_found, reauth_required, unauthenticated
 from control.core.revocations import SessionSelection
 from control.core.sessions import (
     MS_PER_S,
     NewSession,
     SessionLimits,
     access_expiry_ms,
-    check_login,
-    check_person_surface,
 )
 from control.ports import (
     Clock,
@@ -48,8 +46,6 @@ from control.ports import (
 from khala_contracts.ids import is_device_id
 from khala_contracts.sync_claims import Surface
 
-# Subject namespace of development logins: a login of another issuer is never the same user.
-DEV_ISSUER: Final = "khala-dev"
 SESSIONS_LISTED_MAX: Final = 200
 
 
@@ -89,22 +85,6 @@ class SessionCommands:
         self._rng = rng
         self._limits = limits
         self._meters = meters
-
-    async def sign_in_dev(
-        self, *, login: str, device_id: str, surface: Surface | None, request_id: str
-    ) -> IssuedTokens:
-        """Open a session for a development login; the same login is always the same user.
-
-        Raises:
-            Refused: invalid_argument.
-        """
-        async with self._trail.watching(Action.SIGN_IN, request_id=request_id):
-            check_login(login)
-            if not is_device_id(device_id):
-                raise invalid_argument("device_id", "dev_ and 8..64 of 0-9 a-z")
-            surface = check_person_surface(surface)
-        identity = AssertedIdentity(DEV_ISSUER, login, login)
-        return await self.open_session(identity, device_id=device_id, surface=surface, request_id=request_id)
 
     async def open_session(
         self, identity: AssertedIdentity, *, device_id: str, surface: Surface, request_id: str

@@ -3,6 +3,8 @@
     start      secrets are made and remembered; the browser gets a cookie and goes to the provider
     callback   the row of the state is taken (once), the cookie must be the starter's, the code is spent at the
                provider with the verifier, and what it asserts opens a session
+    exchange   of a sign-in that a command began (core/loopback_sign_in.py): the callback gave the browser a
+               code for it instead, and the session is opened for whoever has code and verifier
 
 Whatever is wrong with a callback looks the same to its sender; the cause goes to the audit log.
 """
@@ -13,11 +15,20 @@ import attrs
 
 from control.actors.audit_trail import AuditTrail
 from control.actors.session_commands import IssuedTokens, SessionCommands
-from control.core.audit import Action
-from control.core.credentials import hash_secret
+from control.core.audit import Action, Actor, AuditEntry
+from control.core.credentials import SECRET_BYTES, hash_secret
+from control.core.loopback_sign_in import (
+    CODE_LIFETIME_S,
+    LoopbackReturn,
+    SignInCode,
+    check_loopback,
+    format_code,
+    judge_code,
+)
 from control.core.oidc import (
     FLOW_SECRET_BYTES,
     PENDING_LIFETIME_S,
+    AssertedIdentity,
     FlowSecrets,
     IdentityRefused,
     PendingSignIn,
@@ -49,6 +60,13 @@ class CompletedSignIn:
     return_to: str
 
 
+@attrs.frozen(repr=False)
+class HandedToCommand:
+    """The browser brings a code to the command that began; ``url`` holds it. Not printable."""
+
+    url: str
+
+
 class SignInFlow:
     """Sign-ins of people through one provider."""
 
@@ -72,9 +90,26 @@ class SignInFlow:
         self._redirect_uri = redirect_uri
 
     async def start(
-        self, *, device_id: str, surface: Surface | None, return_to: str, login_hint: str, request_id: str
+        self,
+        *,
+        device_id: str,
+        surface: Surface | None,
+        return_to: str,
+        login_hint: str,
+        loopback_port: str,
+        code_challenge: str,
+        request_id: str,
     ) -> StartedSignIn:
         """Begin a sign-in for a device.
+
+        Args:
+            device_id: Made and kept by the device.
+            surface: What kind of client it is; None: a page.
+            return_to: Path on our origin for the browser afterwards.
+            login_hint: Who is likely to sign in; may be empty.
+            loopback_port: Where a command listens on 127.0.0.1; empty: the browser signs itself in.
+            code_challenge: Of that command.
+            request_id: For the log.
 
         Raises:
             Refused: invalid_argument.
@@ -85,6 +120,7 @@ class SignInFlow:
                 raise invalid_argument("device_id", "dev_ and 8..64 of 0-9 a-z")
             surface = check_person_surface(surface or Surface.WEB)
             return_to = check_return_to(return_to)
+            loopback = check_loopback(loopback_port, code_challenge)
             if len(login_hint) > PARAMETER_MAX_CHARS or not login_hint.isprintable():
                 raise invalid_argument("login_hint", "printable text")
         secrets = FlowSecrets.from_random(self._rng.token_bytes(FLOW_SECRET_BYTES))
@@ -99,14 +135,16 @@ class SignInFlow:
             surface=surface.value,
             return_to=return_to,
             expires_at_ms=self._now_ms() + PENDING_LIFETIME_S * MS_PER_S,
+            loopback_port=loopback.port if loopback else None,
+            loopback_challenge=loopback.challenge if loopback else None,
         )
         await self._pending.put(hash_secret(secrets.state), pending)
         return StartedSignIn(url, secrets.binding)
 
     async def complete(
         self, *, state: str, code: str, error: str, binding: str, request_id: str
-    ) -> CompletedSignIn:
-        """Take a callback of the provider and open the session.
+    ) -> CompletedSignIn | HandedToCommand:
+        """Take a callback of the provider and open the session, or let a command open it.
 
         Args:
             state: As the provider returned it; spent by this, whatever follows.
@@ -140,10 +178,50 @@ class SignInFlow:
                 )
             except IdentityRefused as refused:
                 raise unauthenticated(refused.cause) from refused
+        if pending.loopback_port is not None:
+            return await self._hand_to_command(pending, identity, request_id=request_id)
         tokens = await self._sessions.open_session(
             identity, device_id=pending.device_id, surface=Surface(pending.surface), request_id=request_id
         )
         return CompletedSignIn(tokens, pending.return_to)
+
+    async def exchange(self, *, code: str, verifier: str, request_id: str) -> IssuedTokens:
+        """Open the session of a sign-in that a command began; the code is spent, whatever comes of it.
+
+        Args:
+            code: As the browser brought it.
+            verifier: Of the challenge with which the command began.
+            request_id: For the log.
+
+        Raises:
+            Refused: unauthenticated, the same whatever is wrong.
+        """
+        async with self._trail.watching(Action.SIGN_IN, request_id=request_id):
+            if max(len(code), len(verifier)) > PARAMETER_MAX_CHARS:
+                raise unauthenticated("code_too_long")
+            found = await self._pending.take_code(hash_secret(code))
+            found = judge_code(found, verifier=verifier, now_ms=self._now_ms())
+        return await self._sessions.open_session(
+            found.identity, device_id=found.device_id, surface=Surface(found.surface), request_id=request_id
+        )
+
+    async def _hand_to_command(
+        self, pending: PendingSignIn, identity: AssertedIdentity, *, request_id: str
+    ) -> HandedToCommand:
+        assert pending.loopback_port is not None
+        assert pending.loopback_challenge is not None
+        code = format_code(self._rng.token_bytes(SECRET_BYTES))
+        waiting = SignInCode(
+            challenge=pending.loopback_challenge,
+            identity=identity,
+            device_id=pending.device_id,
+            surface=pending.surface,
+            expires_at_ms=self._now_ms() + CODE_LIFETIME_S * MS_PER_S,
+        )
+        await self._pending.put_code(hash_secret(code), waiting)
+        actor = Actor(device_id=pending.device_id)
+        await self._trail.note(AuditEntry(Action.SIGN_IN_CODE, request_id, actor))
+        return HandedToCommand(LoopbackReturn(pending.loopback_port, pending.loopback_challenge).url(code))
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * MS_PER_S)

@@ -16,7 +16,11 @@ from control.core import service_keys, sessions, sync_tokens
 from control.core.access_tokens import LIFETIME_MAX_S
 from control.core.sessions import SessionLimits
 from control.core.sync_tokens import SyncLimits
+from khala_service import client_address, origins
+from khala_service.admin_routes import check_admin_token
 from khala_service.config import Secret, described
+from khala_service.http_edge import EdgePolicy
+from khala_service.tls import check_tls_fields
 
 SECTION: Final = "control"
 DEFAULT_PORT: Final = 8471
@@ -43,6 +47,10 @@ class ControlConfig:
     signing_keys_file: Path = attrs.field(
         metadata=described("Key ring: a JSON list of private Ed25519 JWKs, mode 0600; the first signs.")
     )
+    admin_token: Secret | None = attrs.field(
+        default=None,
+        metadata=described("Opens the operators' routes (the audit log); without it there are none."),
+    )
     mode: Literal["dev", "production"] = attrs.field(
         default="production",
         validator=in_(("dev", "production")),
@@ -54,6 +62,22 @@ class ControlConfig:
         validator=[ge(0), le(65535)],
         metadata=described("Port to listen on; 0 takes a free one."),
     )
+    tls_cert: Path | None = attrs.field(
+        default=None,
+        metadata=described(
+            "PEM file with the certificate of the listener and those that lead to its authority; none: in clear. "
+            "SIGHUP reads it again."
+        ),
+    )
+    tls_key: Path | None = attrs.field(
+        default=None, metadata=described("PEM file with its private key, without a pass phrase.")
+    )
+    tls_ca: Path | None = attrs.field(
+        default=None,
+        metadata=described("PEM file of the authority that signs the other services; none: the public ones."),
+    )
+    cors_origins: tuple[str, ...] = attrs.field(default=(), metadata=described(origins.DESCRIPTION))
+    trusted_proxies: tuple[str, ...] = attrs.field(default=(), metadata=described(client_address.DESCRIPTION))
     drain_notice_s: float = attrs.field(
         default=1.0,
         validator=[ge(0), le(60)],
@@ -64,7 +88,7 @@ class ControlConfig:
     public_url: str = attrs.field(
         default="",
         validator=matches_re(rf"(?:{_URL})?"),
-        metadata=described("Origin at which browsers reach control; empty: http://<host>:<port>."),
+        metadata=described("Origin at which browsers reach control; empty: http(s)://<host>:<port>."),
     )
     identity_provider: Literal["", "none", "development", "oidc", "workos"] = attrs.field(
         default="",
@@ -138,6 +162,10 @@ class ControlConfig:
 
     def __attrs_post_init__(self) -> None:
         """Refuse dev mode where others could reach it."""
+        check_admin_token(self.admin_token)
+        origins.check_origins(self.cors_origins)
+        client_address.check_trusted_proxies(self.trusted_proxies)
+        check_tls_fields(self.tls_cert, self.tls_key)
         if self.is_dev and not _is_loopback(self.host):
             raise ValueError("mode dev listens on a loopback address only; host is another")
         provider = self.provider
@@ -164,7 +192,17 @@ class ControlConfig:
     @property
     def origin(self) -> str:
         """Origin at which browsers reach control, without a slash at the end."""
-        return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
+        scheme = "http" if self.tls_cert is None else "https"
+        return self.public_url.rstrip("/") or f"{scheme}://{self.host}:{self.port}"
+
+    @property
+    def edge(self) -> EdgePolicy:
+        """Pages and proxies on the other side."""
+        return EdgePolicy(
+            cors_origins=self.cors_origins,
+            has_cookies=True,
+            proxies=client_address.TrustedProxies.of(self.trusted_proxies),
+        )
 
     @property
     def session_limits(self) -> SessionLimits:

@@ -12,8 +12,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -139,18 +139,47 @@ def load_key_ring(file: Path, *, may_create: bool) -> KeyRing:
     """
     if may_create and not file.exists():
         _create(file)
+    return KeyRing(_parse_ring(file, _read_document(file)))
+
+
+def add_signing_key(file: Path, *, keep: int) -> str:
+    """Put a new key in front of a ring, or make the ring if there is none; return the key's id.
+
+    Control reads it at its next start, and signs with it from then on.
+
+    Args:
+        file: As of `load_key_ring`.
+        keep: How many of the keys before it go on verifying; the newest ones.
+
+    Raises:
+        ConfigRefused: The file is no ring, or cannot be written.
+    """
+    old: list[object] = []
+    if file.exists():
+        document = _read_document(file)
+        _parse_ring(file, document)
+        assert isinstance(document, list), "parsed as a ring"
+        old = document[:keep]
+    key = _new_key()
+    if len(old) + 1 > KEYS_MAX:
+        raise _refused(file, f"more than {KEYS_MAX} keys; keep fewer")
+    with _written_beside(file, [key, *old]) as temporary:
+        temporary.replace(file)
+    return key["kid"]
+
+
+def _read_document(file: Path) -> object:
     try:
         status = file.stat()
         if stat.S_IMODE(status.st_mode) & 0o077:
             raise _refused(file, "must not be accessible by group or others (chmod 600)")
         if status.st_size > FILE_MAX_BYTES:
             raise _refused(file, f"larger than {FILE_MAX_BYTES} bytes; not a key ring")
-        document = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise _refused(file, f"cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise _refused(file, "not JSON") from error
-    return KeyRing(_parse_ring(file, document))
 
 
 def _parse_ring(file: Path, document: object) -> tuple[SigningKey, ...]:
@@ -178,23 +207,32 @@ def _parse_key(file: Path, index: int, entry: object) -> SigningKey:
 
 
 def _create(file: Path) -> None:
+    with _written_beside(file, [_new_key()]) as temporary, suppress(FileExistsError):
+        # Links, unlike renames, never replace: of two starts at once one ring wins, whole.
+        os.link(temporary, file)
+
+
+def _new_key() -> dict[str, str]:
     private = Ed25519PrivateKey.generate()
     public = _encode(private.public_key().public_bytes_raw())
     # RFC 7638: the hash of the required members in order of name.
     thumbprint = hashlib.sha256(
         json.dumps({"crv": _CURVE, "kty": "OKP", "x": public}, separators=(",", ":")).encode()
     )
-    ring = [
-        {
-            "kty": "OKP",
-            "crv": _CURVE,
-            "use": "sig",
-            "alg": ALGORITHM,
-            "kid": _encode(thumbprint.digest()),
-            "x": public,
-            "d": _encode(private.private_bytes_raw()),
-        }
-    ]
+    return {
+        "kty": "OKP",
+        "crv": _CURVE,
+        "use": "sig",
+        "alg": ALGORITHM,
+        "kid": _encode(thumbprint.digest()),
+        "x": public,
+        "d": _encode(private.private_bytes_raw()),
+    }
+
+
+@contextmanager
+def _written_beside(file: Path, ring: Sequence[object]) -> Iterator[Path]:
+    """Yield a file of mode 0600 with the whole ring, in the folder of `file`; removed with the block."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -202,9 +240,7 @@ def _create(file: Path) -> None:
             json.dump(ring, opened, indent=2)
             opened.flush()
             os.fsync(opened.fileno())
-        # Links, unlike renames, never replace: of two starts at once one ring wins, whole.
-        with suppress(FileExistsError):
-            os.link(temporary, file)
+        yield temporary
     except OSError as error:
         raise _refused(file, f"cannot be created ({error.strerror})") from error
     finally:

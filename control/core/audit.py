@@ -26,6 +26,8 @@ class Action(Enum):
     """What was done or refused."""
 
     SIGN_IN = "session.sign_in"
+    # The provider has answered; the command that began has a minute to come for its session.
+    SIGN_IN_CODE = "session.sign_in_code"
     REFRESH = "session.refresh"
     LOGOUT = "session.logout"
     SESSION_REVOKE = "session.revoke"
@@ -37,6 +39,7 @@ class Action(Enum):
     POLICY_EVALUATE = "policy.evaluate"
     KEY_CREATE = "key.create"
     KEY_REVOKE = "key.revoke"
+    KEY_ROTATE = "key.rotate"
     KEY_LIST = "key.list"
     SESSION_READ = "session.read"
     TOKEN_MINT = "sync_token.mint"  # noqa: S105  # the name of an action
@@ -44,6 +47,15 @@ class Action(Enum):
     PRINCIPAL_RESOLVE = "principal.resolve"
     # Refusals that were counted instead of written; detail.count says how many.
     REFUSALS_SUPPRESSED = "audit.refusals_suppressed"
+    # What nodes report; see core/node_audit.py.
+    CONNECTION_UPGRADE = "connection.upgrade"
+    CONNECTION_HELLO = "connection.hello"
+    CONNECTION_RENEW = "connection.renew"
+    CONNECTION_EVICT = "connection.evict"
+    SUBSCRIPTION_OPEN = "subscription.open"
+    SUBSCRIPTION_EVICT = "subscription.evict"
+    # Events of a node that were counted instead of written; detail says of what, why and how many.
+    NODE_UNWRITTEN = "audit.node_unwritten"
 
 
 @attrs.frozen

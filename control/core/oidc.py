@@ -96,6 +96,9 @@ class PendingSignIn:
     surface: str
     return_to: str
     expires_at_ms: int
+    # Of a command's sign-in: its port on 127.0.0.1 and its challenge; None for a browser's own.
+    loopback_port: int | None = None
+    loopback_challenge: str | None = attrs.field(default=None, repr=False)
 
 
 def authorization_query(

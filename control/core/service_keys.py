@@ -1,6 +1,7 @@
 """What a service key may be created with, and when it is alive. Pure; times are Unix milliseconds."""
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Final
 
 import attrs
@@ -18,6 +19,16 @@ KEYS_PER_ORG_MAX: Final = 500
 TTL_MAX_S: Final = 10 * 366 * 24 * 3600
 # "Last used" tells people which keys are dead; a write per request would make it the hottest row.
 LAST_USED_GRAIN_MS: Final = 60_000
+# Long enough to roll a secret out to a fleet by hand; whoever suspects a leak says 0.
+OVERLAP_DEFAULT_S: Final = 3_600
+# A month. Longer: two secrets of one key are the rule, and nobody knows which one is in use.
+OVERLAP_MAX_S: Final = 31 * 24 * 3600
+# Replaced secrets that work at once. More than one, so that a rotation whose answer was lost can be asked for
+# again without ending the secret that everybody still uses.
+RETIRED_SECRETS_MAX: Final = 3
+# Ended secrets that are kept for a day, so that a refusal can say what it was. More: each use of the key would
+# read what a script that rotates in a loop has left.
+ENDED_SECRETS_MAX: Final = 8
 
 
 @attrs.frozen
@@ -57,6 +68,55 @@ class KeyInfo:
     expires_at_ms: int | None
     last_used_at_ms: int | None
     revoked_at_ms: int | None
+    rotated_at_ms: int | None = None
+    # When the last replaced secret stops working, or stopped; None: none was replaced lately.
+    old_secret_ends_at_ms: int | None = None
+
+
+@attrs.frozen
+class RetiredSecret:
+    """A secret that a rotation has replaced: it opens the same key until ``ends_at_ms``."""
+
+    secret_hash: bytes
+    ends_at_ms: int
+
+
+@attrs.frozen
+class KeyRotation:
+    """A new secret about to replace the one that a key has.
+
+    Attributes:
+        old_ends_at_ms: When every earlier secret ends; equal to ``now_ms``: at once.
+        expires_at_ms: New expiry of the key; None: it stays.
+    """
+
+    key_id: str
+    secret_hash: bytes
+    now_ms: int
+    old_ends_at_ms: int
+    expires_at_ms: int | None
+
+
+class RotationRefusal(Enum):
+    """Why a key gets no new secret."""
+
+    UNKNOWN = "key_unknown_or_foreign"
+    ENDED = "key_ended"
+    TOO_MANY = "secrets_per_key"
+
+
+def check_rotation(*, overlap_s: int | None, ttl_s: int) -> tuple[int, int | None]:
+    """Return overlap and new lifetime of a rotation, seconds; a lifetime of None leaves the expiry as it is.
+
+    Raises:
+        Refused: invalid_argument.
+    """
+    overlap_s = OVERLAP_DEFAULT_S if overlap_s is None else overlap_s
+    if overlap_s > OVERLAP_MAX_S:
+        raise invalid_argument("overlap_s", f"at most {OVERLAP_MAX_S}")
+    if ttl_s > TTL_MAX_S:
+        raise invalid_argument("ttl_s", f"0 (unchanged) or at most {TTL_MAX_S}")
+    return overlap_s, ttl_s or None
 
 
 def check_order(

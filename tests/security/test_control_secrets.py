@@ -28,7 +28,7 @@ async def _everything_stored(control: ControlRig) -> str:
     tables = await control.rows(
         "SELECT tablename FROM pg_tables WHERE schemaname = 'control' ORDER BY tablename"
     )
-    assert len(tables) == 14
+    assert len(tables) == 16
     rows = []
     for table in tables:
         found = await control.rows(f"SELECT t::text AS row FROM control.{table['tablename']} AS t")
@@ -83,14 +83,16 @@ async def test_no_secret_is_found_anywhere(control: ControlRig) -> None:
             bob.access_token,
         ),
         await control.post("/api/auth/refresh", {"refresh_token": secret, "device_id": bob.refresh_token}),
-        await control.post("/api/auth/dev/sign-in", {"login": bob.access_token, "device_id": DEVICE}),
-        await control.post("/api/auth/dev/sign-in", {"login": "eve", "device_id": bob.refresh_token}),
+        await control.walk_sign_in("eve", bob.refresh_token),
+        await control.walk_sign_in(surface=bob.access_token),
+        await control.post("/api/auth/exchange", {"code": secret, "code_verifier": bob.refresh_token}),
         await control.post("/api/auth/refresh", f'{{"refresh_token": "{secret}", "{secret}": 1}}'),
         await control.post(
             "/api/sync/token", {"topics": []}, ann.access_token, **{"X-Request-Id": f"{secret} x"}
         ),
     ]
     assert {answer.status_code for answer in answers} <= {400, 401, 403, 404}
+    assert (await control.walk_sign_in(bob.access_token)).headers["Content-Type"].startswith("text/html")
     await control.post(f"/api/keys/{key_id}/revoke", {}, refreshed["access_token"])
     await control.post("/api/auth/logout", {}, refreshed["access_token"])
     await control.post("/api/auth/refresh", {"refresh_token": ann.refresh_token, "device_id": DEVICE})
@@ -129,6 +131,7 @@ async def test_no_column_for_a_password(control: ControlRig) -> None:
     }
     assert suspicious == {
         ("service_keys", "secret_hash"),
+        ("retired_key_secrets", "secret_hash"),
         ("refresh_tokens", "token_hash"),
         ("token_redemptions", "token_expires_at"),
     }

@@ -1,15 +1,23 @@
 """What control mints is what a node accepts: the two ends of one token, by their own code."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import attrs
+import httpx
 import jwt
 import pytest
+import trio
 
+from control.adapters.signing_keys import load_key_ring
+from khala.adapters.control_http import HttpControlClient
 from khala.adapters.sync_tokens import JwksTokenVerifier
-from khala.ports import TokenRefusedError
+from khala.ports import ControlUnavailableError, TokenRefusedError
+from khala_contracts import reason_codes
 from khala_contracts.ids import is_device_id, is_id
-from tests.integration.control.rig import DEVICE, ControlRig, make_config, running_control
+from khala_service.adapters.http_client import open_service_client
+from tests.integration.control.rig import DEVICE, ControlRig, free_port, make_config, running_control
 from tests.postgres_cluster import Database
 
 
@@ -91,3 +99,89 @@ async def test_tokens_of_another_kind_do_not_open(control: ControlRig) -> None:
     with pytest.raises(TokenRefusedError):
         await verifier.verify(token)
     assert jwt.get_unverified_header(token)["alg"] == "EdDSA"
+
+
+class LossyNetwork(httpx.AsyncBaseTransport):
+    """Carries every request to control and loses the first answers on their way back."""
+
+    def __init__(self, lost: int) -> None:
+        self._inner = httpx.AsyncHTTPTransport()
+        self.lost = lost
+        self.carried = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Let control do it; then perhaps nobody hears of it."""
+        response = await self._inner.handle_async_request(request)
+        await response.aread()
+        await response.aclose()
+        self.carried += 1
+        if self.lost > 0:
+            self.lost -= 1
+            raise httpx.ReadError("the answer is lost")
+        return response
+
+    async def aclose(self) -> None:
+        """Close what it carries over."""
+        await self._inner.aclose()
+
+
+async def test_a_lost_answer_burns_no_token(control: ControlRig) -> None:
+    """Control has redeemed and nobody heard: the same connection is let in, no other one ever is."""
+    person = await control.sign_in()
+    minted = (await control.mint(person.access_token, f"user:{person.user_id}:runs")).json()
+    claims = await JwksTokenVerifier(PublishedKeys(control)).verify(minted["token"])
+    network = LossyNetwork(lost=1)
+    async with (
+        open_service_client(
+            str(control.http.base_url),
+            peer="control",
+            credential=control.config.node_credential,
+            transport=network,
+        ) as http,
+        trio.open_nursery() as nursery,
+    ):
+        node = HttpControlClient(http, "node-1")
+        nursery.start_soon(node.run)
+        assert await node.redeem(claims, "con_1") is None
+        assert network.carried == 2
+        assert await node.redeem(claims, "con_2") is reason_codes.TOKEN_REPLAYED
+        # Every answer lost: the hello is told "unavailable", and may come again over the same connection id.
+        second = (await control.mint(person.access_token, f"user:{person.user_id}:runs")).json()
+        claims = await JwksTokenVerifier(PublishedKeys(control)).verify(second["token"])
+        network.lost = 2
+        with pytest.raises(ControlUnavailableError):
+            await node.redeem(claims, "con_3")
+        assert await node.redeem(claims, "con_3") is None
+        nursery.cancel_scope.cancel()
+    rows = await control.rows(
+        "SELECT jti, connection_id FROM control.token_redemptions ORDER BY connection_id"
+    )
+    assert [row["connection_id"] for row in rows] == ["con_1", "con_3"]
+
+
+async def test_signing_keys_are_replaced_while_tokens_live(control: ControlRig, tmp_path: Path) -> None:
+    """Tokens of the old key open while the ring has it, new ones are signed by the new; a node learns it by itself."""
+    person = await control.sign_in()
+    topic = f"user:{person.user_id}:runs"
+    ring = json.loads(control.config.signing_keys_file.read_text())
+    before = (await control.mint(person.access_token, topic)).json()["token"]
+    other = tmp_path / "next.json"
+    load_key_ring(other, may_create=True)
+    for keys, are_good in (
+        ([*json.loads(other.read_text()), *ring], (True, True)),
+        (json.loads(other.read_text()), (False, True)),
+    ):
+        control.config.signing_keys_file.write_text(json.dumps(keys))
+        config = attrs.evolve(control.config, port=free_port())
+        async with running_control(config, control.database) as restarted:
+            # A node that has seen only the old key fetches the ring for the unknown kid.
+            verifier = JwksTokenVerifier(PublishedKeys(restarted))
+            access = person.access_token if are_good[0] else (await restarted.sign_in()).access_token
+            after = (await restarted.mint(access, topic)).json()["token"]
+            assert jwt.get_unverified_header(after)["kid"] == keys[0]["kid"]
+            for token, is_good in zip((before, after), are_good, strict=True):
+                if is_good:
+                    await verifier.verify(token)
+                else:
+                    with pytest.raises(TokenRefusedError):
+                        await verifier.verify(token)

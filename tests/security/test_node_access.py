@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import jwt
 import pytest
 import trio
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from khala_contracts import reason_codes
 from khala_contracts.codec import ErrorMessage, Hello, Subscribed, VersionRange, Welcome
 from khala_service.identifiers import SystemIds
 from tests.e2e.forge import Forge, encode_part
@@ -60,7 +62,7 @@ IDS: Final = SystemIds()
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system that serves the pages of one origin."""
     folder = tmp_path_factory.mktemp("node")
-    with running_system(folder, KHALA_NODE_ALLOWED_ORIGINS=ORIGIN) as started:
+    with running_system(folder, KHALA_NODE_CORS_ORIGINS=ORIGIN) as started:
         yield started
 
 
@@ -267,6 +269,24 @@ def with_other_payload(forge: Forge) -> str:
     return f"{head}.{encode_part(json.dumps(claims).encode())}.{signature}"
 
 
+def by_own_key(forge: Forge, where: str) -> str:
+    """Return the genuine claims with the key that signed them in the header."""
+    own = Ed25519PrivateKey.generate()
+    jwk = {
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "kid": forge.kid,
+        "x": encode_part(own.public_key().public_bytes_raw()),
+    }
+    return attrs.evolve(forge, private=own).token({**forge.header, where: jwk})
+
+
+def twice(forge: Forge, name: str) -> bytes:
+    """Return the genuine claims with one of them said first in another way."""
+    other = json.dumps({name: "usr_" + "1" * 26 if name == "user_id" else 9_999_999_999})
+    return (other[:-1] + ", " + json.dumps(forge.claims)[1:]).encode()
+
+
 def grants_of(forge: Forge, **changed: object) -> list[dict[str, object]]:
     """Return the genuine grant with something changed."""
     [grant] = forge.claims["grants"]
@@ -287,6 +307,32 @@ FORGERIES: Final[dict[str, Callable[[Forge], str]]] = {
     "unknown kid": lambda f: f.token({**f.header, "kid": "other"}),
     "kid missing": lambda f: f.token({"alg": "EdDSA", "typ": "JWT"}),
     "kid a number": lambda f: f.token({**f.header, "kid": 1}),
+    "kid of 40,000 characters": lambda f: f.token({**f.header, "kid": "k" * 40_000}),
+    "a key of its own": lambda f: by_own_key(f, "jwk"),
+    "a key at an address of its own": lambda f: f.token({**f.header, "jku": "https://evil.example/jwks.json"}),
+    "a certificate of its own": lambda f: f.token({**f.header, "x5c": ["MIIB"]}),
+    "a critical extension": lambda f: f.token({**f.header, "crit": ["exp"], "exp": 9_999_999_999}),
+    "an unencoded payload": lambda f: f.token({**f.header, "b64": False, "crit": ["b64"]}),
+    "compressed": lambda f: f.token({**f.header, "zip": "DEF"}),
+    "another type": lambda f: f.token({**f.header, "typ": "at+jwt"}),
+    "type a number": lambda f: f.token({**f.header, "typ": 1}),
+    "alg said twice": lambda f: f.raw(
+        f'{{"alg":"none","alg":"EdDSA","typ":"JWT","kid":"{f.kid}"}}'.encode(), json.dumps(f.claims).encode()
+    ),
+    "a claim said twice": lambda f: f.raw(f.header, twice(f, "user_id")),
+    "expiry said twice": lambda f: f.raw(f.header, twice(f, "exp")),
+    "a grant's topic said twice": lambda f: f.raw(
+        f.header, json.dumps(f.claims).replace('"topic":', '"topic": "x", "topic":', 1).encode()
+    ),
+    "audience a list": lambda f: f.token(aud=["khala", "khala-api"]),
+    "expiry true": lambda f: f.token(exp=True),
+    "expiry a fraction": lambda f: f.token(exp=f.claims["exp"] + 0.5),
+    "expiry without end": lambda f: f.raw(
+        f.header, json.dumps(f.claims).replace(str(f.claims["exp"]), "Infinity").encode()
+    ),
+    "expired, and for another": lambda f: f.expiring_in(-3_600, aud="khala-api"),
+    "a line break": lambda f: f.token()[:40] + "\n" + f.token()[40:],
+    "beyond ASCII": lambda f: "\u00e9" + f.token(),
     "kid a path": lambda f: f.token({**f.header, "kid": "../../dev/null"}),
     "signature of zeros": lambda f: f.token().rpartition(".")[0] + "." + encode_part(bytes(64)),
     "signature missing": lambda f: f.token().rpartition(".")[0] + ".",
@@ -348,6 +394,16 @@ async def test_each_forgery_is_token_invalid(system: System, forge: Forge, name:
     assert ending.codes == (["token_invalid"], 4502)
     [error] = ending.errors
     assert (error.retryable, error.advice.value, dict(error.details)) == (False, "reauthenticate", {})
+    assert error.message == reason_codes.TOKEN_INVALID.text
+
+
+def test_there_are_enough_of_them(system: System) -> None:
+    """Far more than thirty; and nothing that was presented is in what the system wrote."""
+    assert len(FORGERIES) >= 60
+    written = (system.folder / "up.log").read_text(errors="replace")
+    for path in (system.data_dir / "logs").rglob("*"):
+        written += path.read_text(errors="replace") if path.is_file() else ""
+    assert "eyJ" not in written
 
 
 async def test_expiry_at_its_bounds(system: System, forge: Forge) -> None:

@@ -6,9 +6,10 @@ The proxy in front of a deployment does not pass /internal on; the credential is
 from quart import Response, request
 from quart_trio import QuartTrio
 
+from control.actors.org_commands import OrgCommands
 from control.actors.session_commands import SessionCommands
 from control.actors.sync_token_commands import SyncTokenCommands
-from control.adapters.http.messages import principal_message, redeemed_message
+from control.adapters.http.messages import member_message, principal_message, redeemed_message
 from control.adapters.http.requests import request_id
 from control.core.redemptions import Redemption
 from khala_contracts import http_messages as m
@@ -21,10 +22,11 @@ def add_internal_routes(
     *,
     sessions: SessionCommands,
     sync_tokens: SyncTokenCommands,
+    orgs: OrgCommands,
     nodes: ServiceCredentials,
     runtimes: ServiceCredentials,
 ) -> None:
-    """Register the routes: redeem for the credentials of nodes, resolve for those of runtimes."""
+    """Register the routes: redeem for the credentials of nodes, the others for those of runtimes."""
 
     @app.post("/internal/v1/sync-tokens/redeem")
     async def redeem() -> Response:
@@ -39,6 +41,11 @@ def add_internal_routes(
         body = await read_body(m.ResolvePrincipalRequest)
         resolved = await sessions.resolve_untrusted(body.credential, request_id=request_id())
         return respond(principal_message(resolved))
+
+    @app.get("/internal/v1/orgs/<org_id>/members/<user_id>")
+    async def find_member(org_id: str, user_id: str) -> Response:
+        runtimes.require(request.headers.get("Authorization"))
+        return respond(member_message(await orgs.find_member(org_id, user_id)))
 
 
 def _read_redemption(redemption: m.Redemption) -> Redemption:

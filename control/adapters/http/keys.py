@@ -34,6 +34,18 @@ def add_key_routes(app: QuartTrio, commands: KeyCommands) -> None:
         )
         return respond(m.ListKeysResponse(keys=[key_message(key) for key in keys]))
 
+    @app.post("/api/keys/<key_id>/rotate")
+    async def rotate(key_id: str) -> Response:
+        body = await read_body(m.RotateKeyRequest)
+        rotated = await commands.rotate(
+            presented_credential(),
+            key_id=key_id,
+            overlap_s=body.overlap_s if body.HasField("overlap_s") else None,
+            ttl_s=body.ttl_s,
+            request_id=request_id(),
+        )
+        return respond(m.RotateKeyResponse(key=key_message(rotated.key), secret=rotated.secret))
+
     @app.post("/api/keys/<key_id>/revoke")
     async def revoke(key_id: str) -> Response:
         key = await commands.revoke(presented_credential(), key_id=key_id, request_id=request_id())

@@ -113,6 +113,8 @@ def key_message(key: KeyInfo) -> m.ServiceKey:
         expires_at=key.expires_at_ms or 0,
         last_used_at=key.last_used_at_ms or 0,
         revoked_at=key.revoked_at_ms or 0,
+        rotated_at=key.rotated_at_ms or 0,
+        old_secret_ends_at=key.old_secret_ends_at_ms or 0,
     )
 
 

@@ -13,7 +13,7 @@ from control.actors.revocation_commands import (
     ThisDevice,
     ThisSession,
 )
-from control.adapters.http.requests import presented_credential, request_id
+from control.adapters.http.requests import number_argument, presented_credential, request_id
 from control.core.refusals import invalid_argument
 from control.core.revocations import PAGE_MAX, RevocationKind, RevocationPage
 from khala_contracts import http_messages as m
@@ -47,7 +47,10 @@ def add_revocation_routes(app: QuartTrio, commands: RevocationCommands, *, nodes
     @app.get("/internal/v1/revocations")
     async def read_revocations() -> Response:
         nodes.require(request.headers.get("Authorization"))
-        page = await commands.read_log(_number("after", default=0), limit=_number("limit", default=PAGE_MAX))
+        limit = number_argument("limit")
+        page = await commands.read_log(
+            number_argument("after") or 0, limit=PAGE_MAX if limit is None else limit
+        )
         return respond(page_message(page))
 
 
@@ -91,12 +94,3 @@ def _scope(body: m.RevokeSessionsRequest) -> RevokeScope:
     for name in sorted(named ^ wanted):
         raise invalid_argument(name, "named for its own scope, and only for that")
     return scope
-
-
-def _number(name: str, *, default: int) -> int:
-    text = request.args.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
-        raise invalid_argument(name, "a whole number")
-    return int(text)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+import attrs
 import httpx
 import jwt
 import trio
@@ -51,8 +52,21 @@ class OidcProvider:
         client_secret: Secret | None,
         http: httpx.AsyncClient,
         clock: Clock,
+        known_as: str = "",
     ) -> None:
+        """Use one issuer.
+
+        Args:
+            issuer: Its URL, under which it publishes its documents.
+            client_id: Ours there.
+            client_secret: Ours there; None for a public client.
+            http: For its documents and its codes.
+            clock: Wall time.
+            known_as: Under which identities of it are kept; empty: its URL. Only the development issuer
+                has another, since its URL has a port, and who is who must not depend on that.
+        """
         self._issuer = issuer
+        self._known_as = known_as or issuer
         self._client_id = client_id
         self._client_secret = client_secret
         self._http = http
@@ -89,9 +103,10 @@ class OidcProvider:
         if not isinstance(token, str):
             raise IdentityRefused("no_id_token")
         claims = await self._verified_claims(token)
-        return judge_id_token(
+        identity = judge_id_token(
             claims, issuer=self._issuer, client_id=self._client_id, nonce=nonce, now_s=self._clock.now()
         )
+        return attrs.evolve(identity, issuer=self._known_as)
 
     async def _verified_claims(self, token: str) -> Mapping[str, object]:
         try:
@@ -170,6 +185,12 @@ class OidcProvider:
             _log.warning("identity_provider_unreachable", error=type(error).__name__)
             raise Unavailable(UNAVAILABLE) from None
         if form is not None and response.is_client_error:
+            if isinstance(document, dict) and document.get("error") == "invalid_client":
+                # Our own credential, not the person's code.
+                _log.error(
+                    "identity_provider_refused", cause="client_credential", status=response.status_code
+                )
+                raise Unavailable(UNAVAILABLE)
             raise IdentityRefused("code_refused")
         if not response.is_success or not isinstance(document, dict):
             _log.warning("identity_provider_failed", status=response.status_code)

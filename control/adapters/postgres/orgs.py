@@ -6,7 +6,7 @@ afterwards, its revocation in the same transaction.
 
 from control.adapters.postgres import statements
 from control.adapters.postgres.audit import append_entry
-from control.adapters.postgres.revocations import append_revocations
+from control.adapters.postgres.revocations import RevocationWriter
 from control.adapters.postgres.rows import to_ms, to_time
 from control.core.audit import AuditEntry
 from control.core.org_policy import MEMBERS_MAX, MemberChange, check_change
@@ -14,14 +14,15 @@ from control.core.principals import OrgRole
 from control.core.refusals import not_found
 from control.core.revocations import membership_ended
 from control.ports import OrgMember
-from khala_service.adapters.postgres import PostgresPool
+from khala_service.adapters.postgres import PostgresPool, Row
 
 
 class PostgresOrgs:
     """Orgs that people make, and who belongs to them."""
 
-    def __init__(self, pool: PostgresPool) -> None:
+    def __init__(self, pool: PostgresPool, revocations: RevocationWriter | None = None) -> None:
         self._pool = pool
+        self._revocations = revocations or RevocationWriter()
 
     async def create_org(
         self, org_id: str, name: str, *, user_id: str, now_ms: int, audit: AuditEntry
@@ -34,10 +35,12 @@ class PostgresOrgs:
     async def list_members(self, org_id: str) -> tuple[OrgMember, ...]:
         """Return the members; see the port."""
         rows = await self._pool.fetch(statements.LIST_MEMBERS, org_id, MEMBERS_MAX)
-        return tuple(
-            OrgMember(row["user_id"], row["login"], OrgRole(row["role"]), to_ms(row["created_at"]))
-            for row in rows
-        )
+        return tuple(_member(row) for row in rows)
+
+    async def find_member(self, org_id: str, user_id: str) -> OrgMember | None:
+        """Return one member, None if the user is none; see the port."""
+        row = await self._pool.fetchrow(statements.FIND_MEMBER, org_id, user_id)
+        return None if row is None else _member(row)
 
     async def change_member(
         self,
@@ -76,10 +79,14 @@ class PostgresOrgs:
                 changed = OrgMember(user_id, row["login"], new_role, to_ms(put["created_at"]))
             await append_entry(connection, audit)
             if change.shrinks_rights:
-                await append_revocations(
+                await self._revocations.append(
                     connection, [membership_ended(org_id, user_id)], cause=audit.action.value, now_ms=now_ms
                 )
             return changed
+
+
+def _member(row: Row) -> OrgMember:
+    return OrgMember(row["user_id"], row["login"], OrgRole(row["role"]), to_ms(row["created_at"]))
 
 
 def _role(text: str | None) -> OrgRole | None:

@@ -12,7 +12,7 @@ from control.core.principals import (
     PersonPrincipal,
     SessionInfo,
 )
-from control.core.service_keys import KeyInfo
+from control.core.service_keys import KeyInfo, RetiredSecret
 from control.core.topic_patterns import parse_pattern
 from control.ports import KeyState
 from khala_contracts.sync_claims import Surface
@@ -91,6 +91,10 @@ def read_key_state(row: Row) -> KeyState:
         secret_hash=row["secret_hash"],
         revoked_at_ms=to_ms_or_none(row["revoked_at"]),
         last_used_at_ms=to_ms_or_none(row["last_used_at"]),
+        retired=tuple(
+            RetiredSecret(secret_hash, to_ms(ends_at))
+            for secret_hash, ends_at in zip(row["retired_hashes"], row["retired_ends"], strict=True)
+        ),
     )
 
 
@@ -106,4 +110,6 @@ def read_key_info(row: Row) -> KeyInfo:
         expires_at_ms=to_ms_or_none(row["expires_at"]),
         last_used_at_ms=to_ms_or_none(row["last_used_at"]),
         revoked_at_ms=to_ms_or_none(row["revoked_at"]),
+        rotated_at_ms=to_ms_or_none(row["rotated_at"]),
+        old_secret_ends_at_ms=to_ms_or_none(row["old_secret_ends_at"]),
     )

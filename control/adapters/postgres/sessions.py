@@ -10,7 +10,7 @@ import attrs
 
 from control.adapters.postgres import statements
 from control.adapters.postgres.audit import append_entry
-from control.adapters.postgres.revocations import append_revocations
+from control.adapters.postgres.revocations import RevocationWriter
 from control.adapters.postgres.rows import (
     read_person,
     read_session,
@@ -41,8 +41,9 @@ KEPT_AFTER_EXPIRY_MS: Final = 30 * 24 * 3_600_000
 class PostgresSessions:
     """Sessions of people, and the sessions that key mints stand on."""
 
-    def __init__(self, pool: PostgresPool) -> None:
+    def __init__(self, pool: PostgresPool, revocations: RevocationWriter | None = None) -> None:
         self._pool = pool
+        self._revocations = revocations or RevocationWriter()
 
     async def sign_in(self, order: SignIn, *, request_id: str) -> PersonPrincipal:
         """Open a session; see the port."""
@@ -125,14 +126,46 @@ class PostgresSessions:
             actor=_actor_in(session),
             detail={"cause": RefreshRefusal.REUSED.value, "session_count": 1},
         )
-        await _revoke(connection, selection, cause=RefreshRefusal.REUSED.value, now_ms=now_ms, audit=entry)
+        await self._revoke(
+            connection, selection, cause=RefreshRefusal.REUSED.value, now_ms=now_ms, audit=entry
+        )
+
+    async def _revoke(
+        self,
+        connection: PostgresConnection,
+        selection: SessionSelection,
+        *,
+        cause: str,
+        now_ms: int,
+        audit: AuditEntry,
+    ) -> tuple[str, ...]:
+        rows = await connection.fetch(
+            statements.REVOKE_SESSIONS,
+            selection.user_id,
+            selection.principal_kind.value,
+            selection.session_id,
+            selection.device_id,
+            selection.spare_session_id,
+            to_time(now_ms),
+            cause,
+            audit.actor.user_id,
+        )
+        ended = tuple(sorted(row["session_id"] for row in rows))
+        if ended:
+            await append_entry(
+                connection, attrs.evolve(audit, detail={**audit.detail, "session_count": len(ended)})
+            )
+            await self._revocations.append(
+                connection, [session_ended(session_id) for session_id in ended], cause=cause, now_ms=now_ms
+            )
+        return ended
 
     async def revoke_sessions(
         self, selection: SessionSelection, *, cause: str, now_ms: int, audit: AuditEntry
     ) -> tuple[str, ...]:
         """End live sessions; see the port."""
         async with self._pool.acquire() as connection, connection.transaction():
-            return await _revoke(connection, selection, cause=cause, now_ms=now_ms, audit=audit)
+            return await self._revoke(connection, selection, cause=cause, now_ms=now_ms, audit=audit)
 
     async def find_subject(self, org_id: str, external_user_id: str) -> str | None:
         """Return the user that an application's own user is known as; see the port."""
@@ -208,36 +241,6 @@ def _actor_in(session: SessionInfo) -> Actor:
         session_id=session.session_id,
         device_id=session.device_id,
     )
-
-
-async def _revoke(
-    connection: PostgresConnection,
-    selection: SessionSelection,
-    *,
-    cause: str,
-    now_ms: int,
-    audit: AuditEntry,
-) -> tuple[str, ...]:
-    rows = await connection.fetch(
-        statements.REVOKE_SESSIONS,
-        selection.user_id,
-        selection.principal_kind.value,
-        selection.session_id,
-        selection.device_id,
-        selection.spare_session_id,
-        to_time(now_ms),
-        cause,
-        audit.actor.user_id,
-    )
-    ended = tuple(sorted(row["session_id"] for row in rows))
-    if ended:
-        await append_entry(
-            connection, attrs.evolve(audit, detail={**audit.detail, "session_count": len(ended)})
-        )
-        await append_revocations(
-            connection, [session_ended(session_id) for session_id in ended], cause=cause, now_ms=now_ms
-        )
-    return ended
 
 
 async def _ensure_user(

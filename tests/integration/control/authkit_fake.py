@@ -30,6 +30,8 @@ class AuthkitFake:
     status: int = 0
     user_is_missing: bool = False
     codes: dict[str, tuple[str, str]] = attrs.field(factory=dict)
+    # What it says beside the user.
+    organization: dict[str, object] = attrs.field(factory=lambda: {"organization_id": "org_elsewhere"})
 
     @property
     def base_url(self) -> str:
@@ -77,7 +79,7 @@ class AuthkitFake:
                 "user": user,
                 "access_token": "x",
                 "refresh_token": "y",
-                "organization_id": "org_elsewhere",
+                **self.organization,
             }
             return _answer({} if self.user_is_missing else answer, 200)
 

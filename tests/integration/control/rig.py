@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,8 @@ from quart import Response, request
 
 from control.adapters.configuration import ControlConfig
 from control.app import serve_control
+from fanout_drivers.base import FanoutDriver
+from khala.adapters.free_ports import draw_port, is_free
 from khala_contracts import http_messages as m
 from khala_service.adapters.asyncio_bridge import run_in_asyncio
 from khala_service.adapters.postgres import open_asyncio_loop
@@ -31,6 +33,8 @@ JSON: Final = {"Content-Type": "application/json"}
 DEVICE: Final = "dev_0123456789abcdef"
 OTHER_DEVICE: Final = "dev_fedcba9876543210"
 
+# The last step of a sign-in.
+Callback = Callable[[], Awaitable[httpx.Response]]
 # What a response's JSON is: the tests look into it by name.
 Document = dict[str, Any]
 
@@ -138,13 +142,40 @@ class ControlRig:
             return await self.http.post(path, content=body, headers=sent)
         return await self.http.post(path, json=body, headers=sent)
 
+    async def walk_sign_in(
+        self,
+        login: str = "ann",
+        device_id: str = DEVICE,
+        *,
+        surface: str = "web",
+        accept: str = "application/json",
+    ) -> httpx.Response:
+        """Go from the start through the development issuer to the callback; return its answer, or a refusal before."""
+        return await (await self.walk_to_callback(login, device_id, surface=surface, accept=accept))()
+
+    async def walk_to_callback(
+        self, login: str, device_id: str, *, surface: str = "web", accept: str = "application/json"
+    ) -> Callback:
+        """Go as far as the issuer leads; what is returned makes the last request, or has the refusal before it."""
+
+        async def refused(answer: httpx.Response) -> httpx.Response:
+            return answer
+
+        query = {"login_hint": login, "device_id": device_id, "surface": surface}
+        started = await self.http.get("/api/auth/start", params=query)
+        if not started.has_redirect_location:
+            return partial(refused, started)
+        granted = await self.http.get(started.headers["Location"])
+        if not granted.has_redirect_location:
+            return partial(refused, granted)
+        # Its own: many sign-ins of one client at once would share the jar.
+        cookie = f"khala_sign_in={started.cookies['khala_sign_in']}"
+        headers = {"Accept": accept, "Cookie": cookie}
+        return partial(self.http.get, granted.headers["Location"], headers=headers)
+
     async def sign_in(self, login: str = "ann", device_id: str = DEVICE) -> Person:
         """Sign a development user in."""
-        body = {"login": login, "device_id": device_id, "surface": "SURFACE_WEB"}
-        answer = await self.post("/api/auth/dev/sign-in", body)
-        assert answer.status_code == 200, answer.text
-        document = answer.json()
-        return Person(document["access_token"], document["refresh_token"], document["session"])
+        return signed_in(await self.walk_sign_in(login, device_id))
 
     async def create_key(self, person: Person, *rights: str, **fields: object) -> tuple[str, str]:
         """Create a service key in the personal org; return its id and secret."""
@@ -181,9 +212,21 @@ class ControlRig:
         return await run_in_asyncio(fetch)
 
 
+def signed_in(answer: httpx.Response) -> Person:
+    """Return who a callback has signed in."""
+    assert answer.status_code == 200, answer.text
+    document = answer.json()
+    return Person(document["access_token"], document["refresh_token"], document["session"])
+
+
 def bearer(token: str | None) -> dict[str, str]:
     """Return the header of a credential."""
     return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+def free_port() -> int:
+    """Return a port of loopback that is free now, below those that the kernel gives out."""
+    return next(port for port in iter(draw_port, None) if is_free(port))
 
 
 def refusal(answer: httpx.Response) -> tuple[int, str]:
@@ -194,7 +237,7 @@ def refusal(answer: httpx.Response) -> tuple[int, str]:
 def make_config(
     database: Database, directory: Path, *, mode: Literal["dev", "production"] = "dev"
 ) -> ControlConfig:
-    """Return a configuration with credentials of its own and a free port."""
+    """Return a configuration with credentials of its own and a free port that nobody else draws."""
     rng = SystemRng()
     return ControlConfig(
         database_dsn=Secret(database.dsn("khala_control")),
@@ -202,15 +245,19 @@ def make_config(
         service_credential=new_service_credential(rng.token_bytes),
         runtime_credential=new_service_credential(rng.token_bytes),
         node_credential=new_service_credential(rng.token_bytes),
+        admin_token=Secret(rng.token_bytes(24).hex()),
         signing_keys_file=directory / "control_signing_keys.json",
         mode=mode,
-        port=0,
+        # Known beforehand: the issuer of dev mode is reached at it.
+        port=free_port(),
         drain_notice_s=0.0,
     )
 
 
 @asynccontextmanager
-async def running_control(config: ControlConfig, database: Database) -> AsyncIterator[ControlRig]:
+async def running_control(
+    config: ControlConfig, database: Database, *, driver: FanoutDriver | None = None
+) -> AsyncIterator[ControlRig]:
     """Yield the service with its stub runtime; stop both when the block is left."""
     log, clock, runtime, drain = io.StringIO(), ShiftedClock(), StubRuntime(), trio.Event()
     configure_logging("control", level="debug", stream=log, human=False)
@@ -218,7 +265,9 @@ async def running_control(config: ControlConfig, database: Database) -> AsyncIte
         async with open_asyncio_loop(), trio.open_nursery() as nursery:
             runtime_port = await nursery.start(partial(runtime.serve, config.service_credential, drain=drain))
             config = attrs.evolve(config, runtime_url=f"http://127.0.0.1:{runtime_port}")
-            endpoints = await nursery.start(partial(serve_control, config, drain=drain, clock=clock))
+            endpoints = await nursery.start(
+                partial(serve_control, config, driver=driver, drain=drain, clock=clock)
+            )
             async with httpx.AsyncClient(
                 base_url=f"http://127.0.0.1:{endpoints.port}", trust_env=False, timeout=20
             ) as http:

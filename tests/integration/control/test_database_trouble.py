@@ -80,7 +80,7 @@ async def test_every_route_while_the_server_is_away(fragile: FragileDatabase, tm
             ("/api/sync/token", _wanted(person), person.access_token),
             (REDEEM, {"redemptions": [pair]}, node),
             ("/internal/v1/principals/resolve", {"credential": person.access_token}, runtime),
-            ("/api/auth/dev/sign-in", {"login": "bob", "device_id": DEVICE}, None),
+            ("/api/auth/exchange", {"code": "c" * 43, "code_verifier": "v" * 43}, None),
             ("/api/auth/refresh", {"refresh_token": person.refresh_token, "device_id": DEVICE}, None),
             ("/api/keys", {"name": "ci", "org_id": person.org_id, "rights": ["read"]}, person.access_token),
         )
@@ -88,6 +88,7 @@ async def test_every_route_while_the_server_is_away(fragile: FragileDatabase, tm
         try:
             for path, body, token in posts:
                 _expect_unavailable(path, await control.post(path, body, token))
+            _expect_unavailable("start", await control.walk_sign_in("bob"))
             _expect_unavailable("session", await control.get("/api/auth/session", person.access_token))
             await trio.sleep(0.3)  # answers of /readyz are shared for that long
             assert (await control.http.get("/readyz")).status_code == 503

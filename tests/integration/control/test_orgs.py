@@ -144,3 +144,22 @@ async def test_a_key_has_no_say_in_members(control: ControlRig) -> None:
     assert refusal(await control.post("/api/orgs", {"name": "x"}, secret)) == (403, "forbidden")
     answer = await control.post(f"/api/orgs/{ann.org_id}/members", body, secret)
     assert refusal(answer) == (403, "forbidden")
+
+
+async def test_the_runtime_asks_about_one_member(control: ControlRig) -> None:
+    """Role of a member; not_found for everybody else and for orgs that do not exist; for the runtime alone."""
+    ann, bob = await control.sign_in("ann"), await control.sign_in("bob")
+    runtime = control.config.runtime_credential.reveal()
+    found = await control.get(f"/internal/v1/orgs/{ann.org_id}/members/{ann.user_id}", runtime)
+    assert (found.status_code, found.json()["role"]) == (200, "owner")
+    for org_id, user_id in (
+        (ann.org_id, bob.user_id),
+        (bob.org_id, ann.user_id),
+        (f"org_{1:026d}", ann.user_id),
+        (ann.org_id, f"usr_{1:026d}"),
+    ):
+        answer = await control.get(f"/internal/v1/orgs/{org_id}/members/{user_id}", runtime)
+        assert refusal(answer) == (404, "not_found")
+    for credential in (ann.access_token, control.config.node_credential.reveal(), None):
+        answer = await control.get(f"/internal/v1/orgs/{ann.org_id}/members/{ann.user_id}", credential)
+        assert refusal(answer) == (401, "unauthenticated")

@@ -5,7 +5,7 @@ from contextlib import suppress
 import pytest
 import trio
 
-from control.adapters.postgres.revocations import PostgresRevocations, append_revocations
+from control.adapters.postgres.revocations import PostgresRevocations, RevocationWriter
 from control.core.revocations import session_ended
 from khala_service.adapters.postgres import open_pool
 from khala_service.identifiers import SystemIds
@@ -252,7 +252,7 @@ async def test_seqs_are_commit_order_without_holes(control: ControlRig) -> None:
             with suppress(_RolledBackError):
                 async with pool.acquire() as connection, connection.transaction():
                     rows = [session_ended(SystemIds().new("ses")) for _ in range(1 + number % 3)]
-                    await append_revocations(connection, rows, cause="test", now_ms=1)
+                    await RevocationWriter().append(connection, rows, cause="test", now_ms=1)
                     if number % 4 == 0:
                         raise _RolledBackError
 

@@ -1,7 +1,5 @@
 """The service as a process: readiness, keys, compatibility, page, modes, refused configurations."""
 
-import base64
-import hashlib
 import json
 import os
 import re
@@ -56,16 +54,17 @@ async def test_compatibility(control: ControlRig) -> None:
 
 
 async def test_the_page_loads_nothing_from_elsewhere(control: ControlRig) -> None:
-    """Its policy forbids everything but its own style, which the hash in the policy matches."""
+    """CT-01: a whole control serves the live page; it names files of its own origin and no other host."""
     answer = await control.http.get("/", headers={"Accept": "text/html"})
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-    policy = answer.headers["Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'; ")
-    (style,) = re.findall(r"<style>(.*?)</style>", answer.text, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert f"style-src 'sha256-{digest}'" in policy
-    assert not re.search(r"https?://|<script|<img|<link|@import|url\(", answer.text)
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; ")
+    assert not re.search(r"https?://|<style|@import|url\(", answer.text)
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+    assert len(loaded) >= 3
+    for path in loaded:
+        assert path.startswith("/assets/")
+        assert (await control.http.get(path)).status_code == 200
 
 
 async def test_metrics_count_what_was_done(control: ControlRig) -> None:
@@ -91,18 +90,17 @@ async def test_unknown_routes_are_error_bodies(control: ControlRig) -> None:
 
 
 async def test_production_has_no_development_sign_in(control_database: Database, tmp_path: Path) -> None:
-    """The route is absent: the answer is the one of any path that does not exist."""
+    """CT-16: what dev mode has is absent: the answer is the one of any path that does not exist."""
     dev = make_config(control_database, tmp_path)
     async with running_control(dev, control_database):
         pass
     config = make_config(control_database, tmp_path, mode="production")
     async with running_control(config, control_database) as control:
-        body = {"login": "ann", "device_id": "dev_00000000"}
-        answer = await control.post("/api/auth/dev/sign-in", body)
-        nowhere = await control.post("/api/auth/dev/elsewhere", body)
-        assert refusal(answer) == refusal(nowhere) == (404, "not_found")
+        nowhere = await control.get("/api/auth/elsewhere")
         for path in ("/api/auth/start", "/api/auth/callback", "/dev/issuer/authorize", "/dev/issuer/jwks"):
-            assert refusal(await control.get(path)) == (404, "not_found")
+            assert refusal(await control.get(path)) == refusal(nowhere) == (404, "not_found")
+        for path in ("/api/auth/exchange", "/api/auth/dev/sign-in", "/dev/issuer/token"):
+            assert refusal(await control.post(path, {})) == (404, "not_found")
         assert (await control.http.get("/.well-known/jwks.json")).status_code == 200
         assert (await control.rows("SELECT count(*) AS n FROM control.sessions"))[0]["n"] == 0
 
@@ -173,8 +171,7 @@ async def _lose_and_regain_the_database(
         await trio.to_thread.run_sync(stop_server, cluster.server)
         await wait_for(503, within_s=3)
         assert (await control.http.get("/healthz")).status_code == 200
-        body = {"login": "ann", "device_id": "dev_00000000"}
-        assert refusal(await control.post("/api/auth/dev/sign-in", body)) == (503, "unavailable")
+        assert refusal(await control.walk_sign_in()) == (503, "unavailable")
         restart = partial(start_server, cluster.server.cluster, port=cluster.server.port)
         cluster.server = await trio.to_thread.run_sync(restart)
         await wait_for(200, within_s=5)

@@ -13,6 +13,7 @@ from tests.integration.control.rig import (
     DEVICE,
     OTHER_DEVICE,
     ControlRig,
+    free_port,
     refusal,
     running_control,
 )
@@ -290,7 +291,7 @@ async def test_patterns_that_could_never_grant(control: ControlRig) -> None:
 
 async def test_keys_per_org_at_the_limit(control: ControlRig) -> None:
     """The configured number of keys can be made, one more cannot; revoked ones count."""
-    config = attrs.evolve(control.config, keys_per_org_max=2)
+    config = attrs.evolve(control.config, keys_per_org_max=2, port=free_port())
     async with running_control(config, control.database) as limited:
         person = await limited.sign_in("eve")
         key_id, _ = await limited.create_key(person, "read")

@@ -2,7 +2,7 @@
 
 import trio
 
-from tests.integration.control.rig import DEVICE, OTHER_DEVICE, ControlRig, refusal
+from tests.integration.control.rig import DEVICE, OTHER_DEVICE, Callback, ControlRig, refusal, signed_in
 
 DAY_S = 24 * 3600
 
@@ -37,13 +37,15 @@ async def test_sign_in_refresh_log_out(control: ControlRig) -> None:
 async def test_one_login_is_one_user(control: ControlRig) -> None:
     """Forty first sign-ins of one login at once make one user with one personal org, and 40 sessions."""
     people = []
+    # One after the other up to the callback, which makes user and session: those are at once.
+    callbacks = [await control.walk_to_callback("bob", f"dev_{number:08d}") for number in range(40)]
 
-    async def sign_in(number: int) -> None:
-        people.append(await control.sign_in("bob", f"dev_{number:08d}"))
+    async def sign_in(callback: Callback) -> None:
+        people.append(signed_in(await callback()))
 
     async with trio.open_nursery() as nursery:
-        for number in range(40):
-            nursery.start_soon(sign_in, number)
+        for callback in callbacks:
+            nursery.start_soon(sign_in, callback)
     assert len({person.user_id for person in people}) == 1
     assert len({person.org_id for person in people}) == 1
     assert len({person.session_id for person in people}) == 40
@@ -174,32 +176,27 @@ async def test_a_device_id_of_two_users(control: ControlRig) -> None:
 
 
 async def test_sign_in_refuses_what_is_no_login_or_device(control: ControlRig) -> None:
-    """Each field at its limit and one beyond; malformed ids are 400 with the field."""
-    ok = {"login": "a" * 64, "device_id": f"dev_{'z' * 64}"}
-    assert (await control.post("/api/auth/dev/sign-in", ok)).status_code == 200
-    for field, value in [
-        ("login", "a" * 65),
-        ("login", ""),
-        ("login", "a b"),
-        ("login", "é"),
-        ("login", "-a"),
-        ("device_id", f"dev_{'z' * 65}"),
-        ("device_id", "dev_0123456"),
-        ("device_id", "DEV_01234567"),
-        ("device_id", ""),
-        ("surface", "SURFACE_SERVICE"),
-    ]:
-        answer = await control.post("/api/auth/dev/sign-in", {**ok, field: value})
-        assert refusal(answer) == (400, "invalid_argument"), (field, value)
-        assert answer.json()["details"]["field"] == field
+    """Each field at its limit and one beyond; malformed ids are 400 with the field, before the issuer is asked."""
+    longest = f"dev_{'z' * 64}"
+    assert (await control.walk_sign_in("a" * 64, longest)).status_code == 200
+    for device_id in (f"dev_{'z' * 65}", "dev_0123456", "DEV_01234567", ""):
+        answer = await control.walk_sign_in("ann", device_id)
+        assert refusal(answer) == (400, "invalid_argument"), device_id
+        assert answer.json()["details"]["field"] == "device_id"
+    answer = await control.walk_sign_in(surface="service")
+    assert answer.json()["details"]["field"] == "surface"
+    for login in ("a" * 65, "a b", "é", "-a"):
+        answer = await control.walk_sign_in(login)
+        assert answer.status_code == 200, "the form again, with what is wrong"
+        assert "1..64 of A-Z" in answer.text, answer.text
 
 
-async def test_dev_sign_in_is_not_for_other_pages(control: ControlRig) -> None:
-    """A page whose name was rebound to loopback, or that posts across origins, signs nobody in."""
-    body = {"login": "ann", "device_id": DEVICE}
-    for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}):
-        answer = await control.post("/api/auth/dev/sign-in", body, **headers)
-        assert refusal(answer) == (403, "forbidden"), headers
-    port = control.http.base_url.port
-    answer = await control.post("/api/auth/dev/sign-in", body, Origin=f"http://localhost:{port}")
-    assert answer.status_code == 200
+async def test_the_development_issuer_is_not_for_other_pages(control: ControlRig) -> None:
+    """A page whose name was rebound to loopback gets no code; this machine's own names do."""
+    started = await control.http.get("/api/auth/start", params={"login_hint": "ann", "device_id": DEVICE})
+    issuer = started.headers["Location"]
+    for name in ("evil.example", "127.0.0.1.evil.example", "192.0.2.1"):
+        answer = await control.http.get(issuer, headers={"Host": name})
+        assert refusal(answer) == (403, "forbidden"), name
+    for name in ("localhost", "127.0.0.1:8470", "[::1]"):
+        assert (await control.http.get(issuer, headers={"Host": name})).status_code == 303

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.adapters.signing_keys import KEYS_MAX, KeyRing, SigningKey, load_key_ring
+from control.__main__ import main
+from control.adapters.signing_keys import KEYS_MAX, KeyRing, SigningKey, add_signing_key, load_key_ring
 from control.core.access_tokens import AccessClaims, to_claims
 from control.core.refusals import Refused
 from khala_service.config import ConfigRefused
@@ -100,6 +101,34 @@ def test_rotation_with_overlap(file: Path) -> None:
     assert [_is_good(ring, token) for ring in (before, during, after)] == [True, True, False]
     assert _is_good(after, during.sign(CLAIMS))
     assert [key["kid"] for key in during.public_jwks()["keys"]] == [new["kid"], old["kid"]]
+
+
+def test_a_key_is_added_in_front(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By command: the ring is made, then grows; the old key verifies until it is no longer kept."""
+    assert main(["add-signing-key", str(file)]) == 0
+    first = load_key_ring(file, may_create=False)
+    token = first.sign(CLAIMS)
+    kids = capsys.readouterr().out.split()
+    for keep, is_good in (("1", True), ("1", False)):
+        assert main(["add-signing-key", str(file), "--keep", keep]) == 0
+        kids += capsys.readouterr().out.split()
+        ring = load_key_ring(file, may_create=False)
+        assert _is_good(ring, token) is is_good
+        assert [key["kid"] for key in ring.public_jwks()["keys"]] == kids[-1:-3:-1]
+        assert jwt.get_unverified_header(ring.sign(CLAIMS))["kid"] == kids[-1]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_a_ring_that_is_none_is_left_alone(file: Path) -> None:
+    """Refused with 78, and not replaced by a good one."""
+    for content, mode in (("[]", 0o600), ("{", 0o600), (json.dumps(_new_keys(file, 1)), 0o644)):
+        _write(file, content, mode)
+        assert main(["add-signing-key", str(file)]) == 78
+        assert file.read_text() == content
+    _write(file, _new_keys(file.with_name("other"), KEYS_MAX))
+    with pytest.raises(ConfigRefused, match="keep fewer"):
+        add_signing_key(file, keep=KEYS_MAX)
 
 
 def test_nothing_private_is_published(file: Path) -> None:
