@@ -1,6 +1,6 @@
 """Client of Khala: live event streams of agent runs, in order, resumable, verified.
 
-    from khala_client.trio import Khala
+    from khala_client import Khala                      # asyncio; khala_client.trio has the same API
 
     async with Khala.from_env() as khala:               # KHALA_URL, and KHALA_KEY or KHALA_PROFILE
         async with khala.run(name="fix-1867") as run:   # ended by leaving the block
@@ -10,12 +10,13 @@
                 print(event.seq, event.kind, event.data)
 
 Layers: ``core`` (sans-IO: apply rule, resume, backoff, advice, protocol) and values at the bottom;
-store, http, profiles, recordings beside it; one ring per event loop above (``khala_client.trio``).
-This module has what every ring shares: events, errors, values.
+store, http, profiles, recordings beside it; ``ring`` (tasks and waits, on either event loop) above;
+on top the fronts: ``asyncio`` (the Khala of this module), ``trio``, and ``blocking`` for scripts.
 """
 
 from __future__ import annotations
 
+from khala_client.asyncio import Khala, MintedToken, Run, Subscription
 from khala_client.core.cursor import Cursor, parse_after
 from khala_client.core.verify import Broken, Verified, verify_frames
 from khala_client.errors import (
@@ -67,8 +68,10 @@ __all__ = [
     "Event",
     "EventPage",
     "Forbidden",
+    "Khala",
     "KhalaError",
     "MemoryStore",
+    "MintedToken",
     "OutgoingEvent",
     "OutputLines",
     "Profile",
@@ -78,6 +81,7 @@ __all__ = [
     "RecordedEvent",
     "Recording",
     "RecordingRefused",
+    "Run",
     "RunInfo",
     "RunPage",
     "RuntimeClient",
@@ -92,6 +96,7 @@ __all__ = [
     "StoreFailed",
     "StoreRefused",
     "StoredEvent",
+    "Subscription",
     "SyncToken",
     "TopicInfo",
     "TypedLines",

@@ -31,11 +31,18 @@ def hold_file_lock(path: Path) -> Iterator[None]:
         OSError: the file cannot be made or opened.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    holder = os.getpid()
     try:
         _lock_nowait(descriptor, path)
-        yield
+        try:
+            yield
+        finally:
+            # Children of fork() have the descriptor too: while one lives, closing ours frees nothing,
+            # and one that leaves the block must not free what its parent holds.
+            if os.getpid() == holder:
+                _unlock(descriptor)
     finally:
-        os.close(descriptor)  # frees the lock
+        os.close(descriptor)
 
 
 if sys.platform == "win32":
@@ -47,6 +54,9 @@ if sys.platform == "win32":
         except OSError as error:
             raise LockHeld(str(path)) from error
 
+    def _unlock(descriptor: int) -> None:
+        pass  # closing does, and nothing is inherited there
+
 else:
     import fcntl
 
@@ -55,3 +65,6 @@ else:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise LockHeld(str(path)) from error
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

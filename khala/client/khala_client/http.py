@@ -32,8 +32,10 @@ from khala_client.resources import (
     SyncToken,
     TopicInfo,
 )
+from khala_client.sign_in import sign_in_at_development_issuer
 from khala_contracts import http_messages as m
 from khala_contracts.sync_claims import Surface
+from khala_contracts.topics import parse_topic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from khala_client.credentials import Credentials
     from khala_contracts.topics import TopicName
 
-__all__ = ["ControlClient", "CreatedRun", "RuntimeClient"]
+__all__ = ["ControlClient", "CreatedRun", "RuntimeClient", "history_path"]
 
 _Answer = TypeVar("_Answer", bound=Message)
 _NO_ATTRIBUTES: Final[Mapping[str, str]] = {}
@@ -107,10 +109,10 @@ class ControlClient(_ServiceClient):
     async def sign_in_dev(
         self, login: str, *, device_id: str, surface: Surface = Surface.DESKTOP
     ) -> SessionTokens:
-        """Sign in at a development system (``not_found`` elsewhere); no credential is needed."""
-        request = m.DevSignInRequest(login=login, device_id=device_id, surface=m.SURFACES.to_wire(surface))
-        url = f"{self.base_url}/api/auth/dev/sign-in"
-        return SessionTokens.of(await send(self._http, "POST", url, m.SessionTokens, body=request))
+        """Sign in at a system with the development issuer (``not_found`` elsewhere); any name is believed."""
+        return await sign_in_at_development_issuer(
+            self._http, self.base_url, login=login, device_id=device_id, surface=surface
+        )
 
     async def refresh(self, refresh_token: str, *, device_id: str) -> SessionTokens:
         """Exchange a refresh token; it is used up by this, also if the answer gets lost."""
@@ -126,10 +128,30 @@ class ControlClient(_ServiceClient):
         """Return the session of the credential in use."""
         return SessionInfo.of(await self._call("GET", "/api/auth/session", m.Session))
 
-    async def list_sessions(self) -> tuple[SessionInfo, ...]:
-        """Return the sessions of this user."""
-        answer = await self._call("GET", "/api/auth/sessions", m.ListSessionsResponse)
+    async def list_sessions(self, *, device_id: str = "") -> tuple[SessionInfo, ...]:
+        """Return the newest 200 sessions of this user, ended ones included; of one device if it is named."""
+        query = {"device_id": device_id} if device_id else None
+        answer = await self._call("GET", "/api/auth/sessions", m.ListSessionsResponse, query=query)
         return tuple(SessionInfo.of(session) for session in answer.sessions)
+
+    async def revoke_sessions(
+        self, *, session_id: str = "", device_id: str = "", others: bool = False
+    ) -> tuple[str, ...]:
+        """End sessions of this user and return the ids of those that this ended.
+
+        Args:
+            session_id: This one.
+            device_id: Those of this device.
+            others: All but the one in use. Nothing named: all of them.
+        """
+        scope = m.REVOKE_SCOPE_OTHERS if others else m.REVOKE_SCOPE_ALL
+        if session_id:
+            scope = m.REVOKE_SCOPE_SESSION
+        elif device_id:
+            scope = m.REVOKE_SCOPE_DEVICE
+        request = m.RevokeSessionsRequest(scope=scope, session_id=session_id, device_id=device_id)
+        answer = await self._call("POST", "/api/auth/sessions/revoke", m.RevokeSessionsResponse, body=request)
+        return tuple(answer.session_ids)
 
     async def mint_sync_token(
         self, topics: Sequence[str], *, ttl_s: int = 0, subject: tuple[str, str] | None = None
@@ -173,6 +195,19 @@ class ControlClient(_ServiceClient):
         """End a key; repeating it changes nothing."""
         answer = await self._call("POST", f"/api/keys/{quote(key_id, safe='')}/revoke", m.RevokeKeyResponse)
         return ServiceKey.of(answer.key)
+
+    async def rotate_key(self, key_id: str, *, overlap_s: int | None = None, ttl_s: int = 0) -> ServiceKey:
+        """Give a key a new secret, which the result has.
+
+        Args:
+            key_id: The key.
+            overlap_s: How long the old secret goes on working; None: an hour; 0: not at all, nor an earlier one.
+            ttl_s: New lifetime of the key from now on; 0: its expiry stays.
+        """
+        request = m.RotateKeyRequest(overlap_s=overlap_s, ttl_s=ttl_s)
+        path = f"/api/keys/{quote(key_id, safe='')}/rotate"
+        answer = await self._call("POST", path, m.RotateKeyResponse, body=request)
+        return ServiceKey.of(answer.key, secret=answer.secret)
 
     async def get_compatibility(self) -> Compatibility:
         """Return what the server accepts; no credential is needed."""
@@ -286,6 +321,32 @@ class RuntimeClient(_ServiceClient):
         )
         return tuple(Ack.of(ack) for ack in answer.acks)
 
+    async def append_to_app_topic(
+        self,
+        org_id: str,
+        name: str,
+        events: Sequence[OutgoingEvent],
+        *,
+        idempotency_key: str,
+        expected_seq: int | None = None,
+    ) -> tuple[Ack, ...]:
+        """Append 1..500 events to ``app:{org_id}:{name}`` as one decision; otherwise as ``append``.
+
+        Raises:
+            KhalaError: ``not_found`` without the publish right there, or if there is no such org.
+        """
+        request = m.AppendEventsRequest(
+            events=[event_message(event) for event in events], expected_seq=expected_seq
+        )
+        answer = await self._call(
+            "POST",
+            _app_path(org_id, name),
+            m.AppendEventsResponse,
+            body=request,
+            idempotency_key=idempotency_key,
+        )
+        return tuple(Ack.of(ack) for ack in answer.acks)
+
     async def append_keyed(self, run_id: str, events: Sequence[OutgoingEvent]) -> StreamOutcome:
         """Append a stream of events, each with a key of its own.
 
@@ -319,14 +380,58 @@ class RuntimeClient(_ServiceClient):
 
     async def read_events(self, run_id: str, *, after_seq: int = 0, limit: int = 0) -> EventPage:
         """Return events with ``seq > after_seq``, ascending; 0 takes the server's page size."""
+        return await self._read_page(f"{_run_path(run_id)}/events", after_seq, limit)
+
+    async def read_history(self, topic: TopicName, *, after_seq: int = 0, limit: int = 0) -> EventPage:
+        """Return events of a run's or an app topic, as ``read_events``.
+
+        Raises:
+            ValueError: the topic is of a class whose log is not served (``history_path``).
+        """
+        path = history_path(topic)
+        if path is None:
+            raise ValueError(topic)
+        return await self._read_page(path, after_seq, limit)
+
+    async def _read_page(self, path: str, after_seq: int, limit: int) -> EventPage:
         query = {"after_seq": str(after_seq)} | ({"limit": str(limit)} if limit else {})
-        return EventPage.of(
-            await self._call("GET", f"{_run_path(run_id)}/events", m.ListEventsResponse, query=query)
+        return EventPage.of(await self._call("GET", path, m.ListEventsResponse, query=query))
+
+    async def transfer_run(self, run_id: str, owner_user_id: str, *, idempotency_key: str) -> RunInfo:
+        """Give a run to another member of its org.
+
+        Raises:
+            KhalaError: ``forbidden`` for who neither owns it nor administers its org,
+                ``invalid_argument`` for a user who is no member, ``name_taken``.
+        """
+        answer = await self._call(
+            "POST",
+            f"{_run_path(run_id)}/transfer",
+            m.TransferRunResponse,
+            body=m.TransferRunRequest(owner_user_id=owner_user_id),
+            idempotency_key=idempotency_key,
         )
+        return RunInfo.of(answer.run)
 
     async def get_topic(self, topic: TopicName | str) -> TopicInfo:
         """Return where a topic stands."""
         return TopicInfo.of(await self._call("GET", f"/v1/topics/{quote(topic, safe='')}", m.TopicInfo))
+
+
+def history_path(topic: TopicName) -> str | None:
+    """Return where the event log of a topic is read by pages, None of classes whose log is not served."""
+    parsed = parse_topic(topic)
+    match parsed.topic_class.name:
+        case "run_events":
+            return f"{_run_path(parsed.ids['run_id'])}/events"
+        case "app":
+            return _app_path(parsed.ids["org_id"], parsed.ids["name"])
+        case _:
+            return None
+
+
+def _app_path(org_id: str, name: str) -> str:
+    return f"/v1/app-topics/{quote(org_id, safe='')}/{quote(name, safe='')}/events"
 
 
 def _run_path(run_id: str) -> str:

@@ -6,10 +6,12 @@ the Authorization header only, never in a URL, and no exception here carries one
 
 from __future__ import annotations
 
+import ssl
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
+import attrs
 import httpx
 from google.protobuf.message import DecodeError, Message
 
@@ -20,7 +22,15 @@ from khala_contracts import http_messages as m
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-__all__ = ["PROTOBUF", "answer_bytes", "check_base_url", "open_http", "send"]
+__all__ = [
+    "PROTOBUF",
+    "Redirection",
+    "answer_bytes",
+    "check_base_url",
+    "open_http",
+    "send",
+    "send_to_redirect",
+]
 
 PROTOBUF: Final = "application/x-protobuf"
 
@@ -81,6 +91,7 @@ async def send(
     bearer: str | None = None,
     idempotency_key: str | None = None,
     query: Mapping[str, str] | None = None,
+    cookies: Mapping[str, str] | None = None,
 ) -> _Answer:
     """Make one attempt of one call.
 
@@ -100,6 +111,7 @@ async def send(
         bearer=bearer,
         idempotency_key=idempotency_key,
         query=query,
+        cookies=cookies,
     )
     try:
         return answer.FromString(data)
@@ -118,36 +130,88 @@ async def answer_bytes(
     bearer: str | None = None,
     idempotency_key: str | None = None,
     query: Mapping[str, str] | None = None,
+    cookies: Mapping[str, str] | None = None,
 ) -> bytes:
     """Make one attempt and return the body of a success; as ``send`` otherwise."""
     headers = {"Accept": accept}
+    if cookies:
+        headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
     if content is not None:
         headers["Content-Type"] = content_type
     if bearer is not None:
         headers["Authorization"] = f"Bearer {bearer}"
     if idempotency_key is not None:
         headers["Idempotency-Key"] = idempotency_key
+    response, data = await _exchange(http, method, url, content=content, headers=headers, query=query)
+    if response.is_success:
+        return data
+    raise _refusal(response, data)
+
+
+@attrs.frozen
+class Redirection:
+    """Where an answer sends a browser, and the cookies that it gives it. Not printable: both may be secrets."""
+
+    url: str = attrs.field(repr=False)
+    cookies: Mapping[str, str] = attrs.field(repr=False)
+
+
+async def send_to_redirect(
+    http: httpx.AsyncClient, url: str, *, query: Mapping[str, str] | None = None
+) -> Redirection | None:
+    """Make one GET as a browser would; None if the answer sends it nowhere.
+
+    Raises:
+        Unavailable: no answer, or one that says to come back.
+        KhalaError: refused.
+    """
+    response, data = await _exchange(
+        http, "GET", url, content=None, headers={"Accept": PROTOBUF + ", text/html"}, query=query
+    )
+    if response.has_redirect_location:
+        return Redirection(str(response.url.join(response.headers["Location"])), dict(response.cookies))
+    if response.is_success:
+        return None
+    raise _refusal(response, data)
+
+
+def _trouble_of(error: httpx.RequestError) -> str:
+    """Return the phase that failed; a certificate that is not trusted will not be so in a moment either."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"certificate not trusted ({cause.verify_message}; SSL_CERT_FILE names other authorities)"
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
+
+
+async def _exchange(
+    http: httpx.AsyncClient,
+    method: str,
+    url: str,
+    *,
+    content: bytes | None,
+    headers: Mapping[str, str],
+    query: Mapping[str, str] | None,
+) -> tuple[httpx.Response, bytes]:
     try:
         async with http.stream(method, url, content=content, headers=headers, params=query) as response:
-            data = await _read_bounded(response)
+            return response, await _read_bounded(response)
     except httpx.InvalidURL as error:
         message = f"not a URL: {error}"
         raise SettingsRefused(message) from error
-    except httpx.TransportError as error:
-        # Also time-outs. The class names the phase (ConnectError, ReadTimeout); the text of some of
+    except httpx.RequestError as error:
+        # Also time-outs, and bodies whose encoding is broken. The class names the phase (ConnectError, ReadTimeout); the text of some of
         # them is empty, and none of it comes from a server.
         where = urlsplit(url)
         raise Unavailable(
-            f"{type(error).__name__} at {where.hostname}:{where.port or where.scheme}",
+            f"{_trouble_of(error)} at {where.hostname}:{where.port or where.scheme}",
             details={
                 "outcome": "not_sent"
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 else "unknown"
             },
         ) from error
-    if response.is_success:
-        return data
-    raise _refusal(response, data)
 
 
 async def _read_bounded(response: httpx.Response) -> bytes:

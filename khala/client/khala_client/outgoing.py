@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PAYLOAD_MAX_BYTES", "OutgoingEvent", "event_message"]
 
-_CLASS: Final = "run_events"
-PAYLOAD_MAX_BYTES: Final = TOPIC_CLASSES[_CLASS].payload_max_bytes
+_RUN_CLASS: Final = "run_events"
+PAYLOAD_MAX_BYTES: Final = TOPIC_CLASSES[_RUN_CLASS].payload_max_bytes
 # Tags, lengths and the kind around a payload, rounded up: batches stay below the request's limit.
 _ENVELOPE_BYTES: Final = 128
 
@@ -36,15 +36,23 @@ class OutgoingEvent:
     key: str = ""
 
     @classmethod
-    def of(cls, kind: str, data: Mapping[str, object], *, key: str = "") -> Self:
+    def of(
+        cls, kind: str, data: Mapping[str, object], *, key: str = "", topic_class: str = _RUN_CLASS
+    ) -> Self:
         """Encode ``data``, the JSON mapping of the kind's payload message.
+
+        Args:
+            kind: One that may be appended to topics of ``topic_class``.
+            data: Its fields.
+            key: See the class.
+            topic_class: ``run_events``, or ``app``.
 
         Raises:
             KhalaError: ``kind_unknown``, ``invalid_argument`` (with the field) or
                 ``payload_too_large``; nothing was sent.
         """
         try:
-            payload = kinds.encode_payload(_CLASS, kind, data)
+            payload = kinds.encode_payload(topic_class, kind, data)
         except WireError as error:
             raise error_for(error.reason_code, details={"kind": kind, **error.details}) from error
         return cls(kind, payload, key)

@@ -239,6 +239,9 @@ class SessionInfo:
     expires_at_s: float
     revoked_at_s: float | None
     orgs: tuple[OrgMembership, ...]
+    # Why and by which user it was ended; empty while it lives, and the user also if the system ended it.
+    revoked_reason: str = ""
+    revoked_by: str = ""
 
     @classmethod
     def of(cls, message: m.Session) -> SessionInfo:
@@ -253,6 +256,8 @@ class SessionInfo:
             expires_at_s=message.expires_at / 1e3,
             revoked_at_s=message.revoked_at / 1e3 or None,
             orgs=tuple(OrgMembership(org.org_id, org.name, org.role) for org in message.orgs),
+            revoked_reason=message.revoked_reason,
+            revoked_by=message.revoked_by,
         )
 
 
@@ -316,7 +321,12 @@ class SyncToken:
 
 @attrs.frozen
 class ServiceKey:
-    """A service key. ``secret`` is set only in the answer that made it."""
+    """A service key. ``secret`` is set only in the answer that made it.
+
+    Attributes:
+        rotated_at_s: When the secret was last replaced.
+        old_secret_ends_at_s: When the replaced one stops working, or stopped.
+    """
 
     key_id: str
     name: str
@@ -327,6 +337,8 @@ class ServiceKey:
     expires_at_s: float | None
     last_used_at_s: float | None
     revoked_at_s: float | None
+    rotated_at_s: float | None = None
+    old_secret_ends_at_s: float | None = None
     secret: str | None = attrs.field(default=None, repr=False)
 
     @classmethod
@@ -342,6 +354,8 @@ class ServiceKey:
             expires_at_s=message.expires_at / 1e3 or None,
             last_used_at_s=message.last_used_at / 1e3 or None,
             revoked_at_s=message.revoked_at / 1e3 or None,
+            rotated_at_s=message.rotated_at / 1e3 or None,
+            old_secret_ends_at_s=message.old_secret_ends_at / 1e3 or None,
             secret=secret,
         )
 

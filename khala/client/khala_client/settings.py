@@ -12,6 +12,7 @@ A key and a profile together are refused: which of the two acts would be a guess
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["SYNC_PATH", "Settings", "format_sync_url", "load_settings"]
 
 SYNC_PATH: Final = "/sync/v1/ws"
+_KEY: Final = re.compile(r"[!-~]+", re.ASCII)
 _WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 
@@ -109,6 +111,10 @@ def _with_key(given: Mapping[str, str], key: str) -> Settings:
     missing = [f"KHALA_{name}_URL" for name, url in urls.items() if not url]
     if missing:
         message = f"set KHALA_URL, or {', '.join(missing)}"
+        raise SettingsRefused(message)
+    if not _KEY.fullmatch(key):
+        # It travels in a header. No part of it is shown.
+        message = "KHALA_KEY has characters that no key has: a space, a line end?"
         raise SettingsRefused(message)
     device_id = given.get("KHALA_DEVICE", "")
     if device_id and not is_device_id(device_id):

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
+import anyio
 import attrs
 import httpx
 import pytest
-import trio
 
 from khala_client.errors import ReauthRequired, Unavailable
 from khala_client.http import ControlClient
 from khala_client.http_calls import PROTOBUF
 from khala_client.profiles import Profile, ProfileDirectory
-from khala_client.trio import Khala, ProfileCredentials
+from khala_client.ring.profile_credentials import ProfileCredentials
 from khala_contracts import http_messages as m
 from khala_contracts import reason_codes
-from tests.actors.khala_client.world import open_world, problem, success
+from tests.actors.khala_client.loops import LoopKind, on_both_loops
+from tests.actors.khala_client.world import World, problem, success
 from tests.unit.khala_client.node_model import topic_number
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 NOW_S = 1_000_000.0
@@ -50,7 +51,7 @@ class Control:
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
         """Answer a refresh, or a call with a bearer."""
-        await trio.sleep(0.01)
+        await anyio.sleep(0.01)
         if request.url.path.endswith("/refresh"):
             body = m.RefreshRequest.FromString(request.content)
             assert body.device_id == "dev_00000001"
@@ -76,11 +77,9 @@ class Control:
 
 
 @pytest.fixture
-async def control() -> AsyncIterator[Control]:
+def control() -> Control:
     """A control service."""
-    control = Control()
-    async with control.http:
-        yield control
+    return Control()
 
 
 @pytest.fixture
@@ -99,6 +98,7 @@ def credentials_of(
 
 
 @pytest.mark.parametrize(("left_s", "refreshes"), [(30.1, 0), (30.0, 1), (-5.0, 1)])
+@on_both_loops
 async def test_refreshed_before_it_ends(
     directory: ProfileDirectory, control: Control, left_s: float, refreshes: int
 ) -> None:
@@ -109,26 +109,29 @@ async def test_refreshed_before_it_ends(
     assert (credentials.namespace, credentials.device_id) == ("usr_1/dev_00000001", "dev_00000001")
 
 
+@on_both_loops
 async def test_twenty_refused_calls_make_one_refresh(directory: ProfileDirectory, control: Control) -> None:
     """CL-06: single flight; every call goes through."""
     control.valid.clear()
     client = ControlClient("http://c", control.http, credentials_of(directory, control))
-    async with trio.open_nursery() as nursery:
+    async with anyio.create_task_group() as nursery:
         for _ in range(20):
             nursery.start_soon(client.list_keys)
     assert control.refreshes == ["refresh-0"]
 
 
+@on_both_loops
 async def test_two_processes_make_one_refresh(directory: ProfileDirectory, control: Control) -> None:
     """Whoever gets the lock later finds the new tokens."""
     processes = [credentials_of(directory, control) for _ in range(5)]
-    async with trio.open_nursery() as nursery:
+    async with anyio.create_task_group() as nursery:
         for credentials in processes:
             nursery.start_soon(credentials.replace, "access-0")
     assert control.refreshes == ["refresh-0"]
     assert [await credentials.bearer() for credentials in processes] == ["access-1"] * 5
 
 
+@on_both_loops
 async def test_a_revoked_session_is_over(directory: ProfileDirectory, control: Control) -> None:
     """ReauthRequired, and the profile as it was."""
     control.trouble = problem(reason_codes.REAUTH_REQUIRED)
@@ -137,6 +140,7 @@ async def test_a_revoked_session_is_over(directory: ProfileDirectory, control: C
     assert directory.load() == PROFILE
 
 
+@on_both_loops
 async def test_nobody_is_signed_in(directory: ProfileDirectory, control: Control) -> None:
     """Nothing is asked."""
     directory.save(PROFILE.signed_out())
@@ -145,28 +149,54 @@ async def test_nobody_is_signed_in(directory: ProfileDirectory, control: Control
     assert control.refreshes == []
 
 
-async def test_a_lock_that_is_never_freed(
-    directory: ProfileDirectory, control: Control, autojump_clock: trio.testing.MockClock
+@on_both_loops
+async def test_a_profile_that_was_removed(directory: ProfileDirectory, control: Control) -> None:
+    """Signed out by another process: to sign in again is what helps. No other kind of exception gets out."""
+    credentials = credentials_of(directory, control)
+    (directory.path / "profile.json").unlink()
+    with pytest.raises(ReauthRequired):
+        await credentials.replace("access-0")
+    shutil.rmtree(directory.path)
+    with pytest.raises(Unavailable):
+        await credentials.replace("access-0")
+
+
+@on_both_loops
+async def test_a_clock_that_is_ahead_does_not_refresh_for_each_call(
+    directory: ProfileDirectory, control: Control
 ) -> None:
+    """One refresh shows that it is wrong; from then on the servers say when a token is old."""
+    credentials = credentials_of(directory, control, now_s=NOW_S + 86_400)
+    client = ControlClient("http://c", control.http, credentials)
+    for _ in range(3):
+        await client.list_keys()
+    assert control.refreshes == ["refresh-0"]
+    control.valid.clear()
+    await client.list_keys()
+    assert control.refreshes == ["refresh-0", "refresh-1"]
+
+
+@on_both_loops
+async def test_a_lock_that_is_never_freed(directory: ProfileDirectory, control: Control) -> None:
     """Another process hangs: 45 s, then trouble."""
     with directory.hold_lock():
         with pytest.raises(Unavailable):
             await credentials_of(directory, control).replace("access-0")
-        assert trio.current_time() == 45
+        assert anyio.current_time() == 45
 
 
-async def test_a_khala_of_a_profile(directory: ProfileDirectory) -> None:
+@on_both_loops(real_time=True)
+async def test_a_khala_of_a_profile(world: World, loop: LoopKind, directory: ProfileDirectory) -> None:
     """Store, namespace and bearer are the profile's."""
-    async with open_world() as world:
-        profile = attrs.evolve(
-            PROFILE, access_token="khk_test", access_expires_at_s=9e12, sync_url=world.settings.sync_url
-        )
-        directory.save(profile)
-        world.add(topic_number(1), 3)
-        for expected in ([1, 2], [3]):
-            async with Khala.from_env({}, profile=directory.path) as khala:
-                assert khala.namespace == "usr_1/dev_00000001"
-                async with khala.subscribe(topic_number(1)) as events:
-                    with trio.fail_after(5):
-                        assert [(await events.__anext__()).seq for _ in expected] == expected
+    sync_url = world.settings.sync_url
+    directory.save(
+        attrs.evolve(PROFILE, access_token="khk_test", access_expires_at_s=9e12, sync_url=sync_url)
+    )
+    world.add(topic_number(1), 3)
+    for expected in ([1, 2], [3]):
+        async with loop.khala.from_env({}, profile=directory.path) as khala:
+            assert khala.namespace == "usr_1/dev_00000001"
+            async with khala.subscribe(topic_number(1)) as events:
+                with anyio.fail_after(5):
+                    assert [(await events.__anext__()).seq for _ in expected] == expected
     assert directory.store_path.exists()

@@ -1,98 +1,118 @@
-"""Connecting when something else is there, or nothing."""
+"""The socket of each front: one suite. Connecting when something else is there, or nothing; endings."""
 
 from __future__ import annotations
 
+import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
+import anyio
 import pytest
-import trio
-from trio_websocket import wrap_server_stream
 
 from khala_client.errors import KhalaError, Unavailable
-from khala_client.trio.websocket import Pumps, SyncSocket, connect_sync_socket, hold_pumps
+from khala_client.ring.ports import SocketEnded
 from khala_client.version import USER_AGENT
+from tests.actors.khala_client.loops import LoopKind, on_both_loops
+from tests.actors.khala_client.scripted_socket import PeerGone, ServerSocket, serve_streams
 
-Handler = Callable[[trio.SocketStream], Awaitable[None]]
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from anyio.abc import SocketStream
+
+    from khala_client.ring.ports import SyncSocket
 
 
 @asynccontextmanager
-async def served(handler: Handler) -> AsyncIterator[str]:
+async def served(handler: Callable[[SocketStream], Awaitable[None]]) -> AsyncIterator[str]:
     """Serve TCP connections with ``handler``; give the URL."""
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(trio.serve_tcp, handler, 0, host="127.0.0.1"))
-        yield f"ws://127.0.0.1:{listeners[0].socket.getsockname()[1]}/sync/v1/ws"
-        nursery.cancel_scope.cancel()
+    async with serve_streams(handler) as port:
+        yield f"ws://127.0.0.1:{port}/sync/v1/ws"
 
 
-async def failure_of(url: str) -> KhalaError:
+@asynccontextmanager
+async def connected(loop: LoopKind, url: str) -> AsyncIterator[SyncSocket]:
+    """Connect; whoever is inside closes."""
+    async with anyio.create_task_group() as tasks:
+        yield await loop.khala._loop.connect(tasks, url, ssl_context=None)
+
+
+async def failure_of(loop: LoopKind, url: str) -> KhalaError:
     """Connect, and return how it failed."""
     failure: KhalaError | None = None
-    async with trio.open_nursery() as nursery:
-        pumps: Pumps = await nursery.start(hold_pumps)
+    async with anyio.create_task_group() as tasks:
         try:
-            await connect_sync_socket(pumps, url)
+            await loop.khala._loop.connect(tasks, url, ssl_context=None)
         except KhalaError as error:
             failure = error
-        finally:
-            pumps.stop()
     assert failure is not None
     return failure
 
 
-async def answer(text: str, stream: trio.SocketStream) -> None:
+async def answer(text: str, stream: SocketStream) -> None:
     """Read the request, send a fixed answer, close."""
     async with stream:
-        await stream.receive_some()
-        await stream.send_all(text.encode())
+        await stream.receive()
+        await stream.send(text.encode())
 
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [("403 Forbidden", "origin_forbidden"), ("404 Not Found", "not_found"), ("503 Busy", "unavailable")],
+    [
+        ("403 Forbidden", "origin_forbidden"),
+        ("404 Not Found", "not_found"),
+        ("503 Busy", "unavailable"),
+        # A token is for the origin that was named; nothing is followed.
+        ("307 Temporary Redirect\r\nLocation: /elsewhere", "unavailable"),
+    ],
 )
-async def test_a_refused_upgrade(status: str, code: str) -> None:
+@on_both_loops
+async def test_a_refused_upgrade(loop: LoopKind, status: str, code: str) -> None:
     """403 and 404 are final; anything else is trouble."""
     handler = partial(answer, f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")
     async with served(handler) as url:
-        error = await failure_of(url)
+        error = await failure_of(loop, url)
     assert (error.code, error.details["status"]) == (code, status[:3])
     assert error.retryable == (code == "unavailable")
 
 
 @pytest.mark.parametrize("text", ["", "this is not HTTP\r\n\r\n"])
-async def test_something_else_listens_there(text: str) -> None:
+@on_both_loops
+async def test_something_else_listens_there(loop: LoopKind, text: str) -> None:
     """It closes before the upgrade: known at once, not after the time-out."""
     async with served(partial(answer, text)) as url:
-        with trio.fail_after(5):
-            error = await failure_of(url)
+        with anyio.fail_after(5):
+            error = await failure_of(loop, url)
     assert isinstance(error, Unavailable)
 
 
-async def test_nobody_answers(autojump_clock: trio.testing.MockClock) -> None:
+@on_both_loops
+async def test_nobody_answers(loop: LoopKind) -> None:
     """Ten seconds for everything together."""
 
-    async def be_silent(stream: trio.SocketStream) -> None:
+    async def be_silent(stream: SocketStream) -> None:
         async with stream:
-            await trio.sleep_forever()
+            await anyio.sleep_forever()
 
     async with served(be_silent) as url:
-        error = await failure_of(url)
-        assert trio.current_time() == 10
+        error = await failure_of(loop, url)
+        assert anyio.current_time() == pytest.approx(10)
     assert error.message == "the node did not answer in time"
 
 
-async def test_nobody_listens() -> None:
+@on_both_loops
+async def test_nobody_listens(loop: LoopKind) -> None:
     """Refused by the kernel."""
-    assert isinstance(await failure_of("ws://127.0.0.1:1/sync/v1/ws"), Unavailable)
+    assert isinstance(await failure_of(loop, "ws://127.0.0.1:1/sync/v1/ws"), Unavailable)
 
 
-async def test_a_certificate_that_is_not_trusted() -> None:
+@on_both_loops
+async def test_a_certificate_that_is_not_trusted(loop: LoopKind) -> None:
     """TLS is checked against the system's authorities; a plain server is none."""
     async with served(partial(answer, "plain text")) as url:
-        assert isinstance(await failure_of(url.replace("ws:", "wss:")), Unavailable)
+        assert isinstance(await failure_of(loop, url.replace("ws:", "wss:")), Unavailable)
     assert ssl.create_default_context().verify_mode is ssl.CERT_REQUIRED
 
 
@@ -101,64 +121,149 @@ class Peer:
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
-        self.subprotocols: tuple[str, ...] = ()
         self.close_code: int | None = None
-        self.closed = trio.Event()
+        self.gone = anyio.Event()
+        self.received: list[bytes] = []
         self.text: str | None = None
+        self.copies = 1
 
-    async def handle(self, stream: trio.SocketStream) -> None:
+    async def handle(self, stream: SocketStream) -> None:
         """Accept, say something, wait for the end."""
-        async with stream, trio.open_nursery() as pumps:
-            request = await wrap_server_stream(pumps, stream)
-            self.headers = {name.decode().lower(): value.decode() for name, value in request.headers}
-            self.subprotocols = tuple(request.proposed_subprotocols)
-            connection = await request.accept(subprotocol="khala.v1")
-            if self.text is not None:
-                await connection.send_message(self.text)
-            while connection.closed is None:
-                await trio.sleep(0.001)
-            self.close_code = connection.closed.code
-            self.closed.set()
+        async with stream:
+            socket = ServerSocket(stream)
+            request = await socket.accept()
+            self.headers = {name.lower(): value for name, value in request.headers.raw_items()}
+            try:
+                for _ in range(self.copies if self.text is not None else 0):
+                    await socket.send_message(self.text or "")
+                while True:
+                    self.received.append(await socket.get_message())
+            except PeerGone:
+                self.close_code = socket.close_code
+                self.gone.set()
 
 
-async def test_closing_is_orderly_also_when_cancelled() -> None:
+@on_both_loops
+async def test_closing_is_orderly_also_when_cancelled(loop: LoopKind) -> None:
     """The peer gets our close frame; we do not wait for a time-out to see its answer."""
     peer = Peer()
     async with served(peer.handle) as url:
-        with trio.move_on_after(0.05):
-            async with trio.open_nursery() as nursery:
-                pumps: Pumps = await nursery.start(hold_pumps)
-                socket = await connect_sync_socket(pumps, url)
+        with anyio.move_on_after(0.05):
+            async with connected(loop, url) as socket:
                 try:
-                    await trio.sleep_forever()
+                    await anyio.sleep_forever()
                 finally:
-                    started_s = trio.current_time()
-                    with trio.CancelScope(shield=True):
+                    started_s = anyio.current_time()
+                    with anyio.CancelScope(shield=True):
                         await socket.close(1000, "é" * 100)
-                    took_s = trio.current_time() - started_s
-                    pumps.stop()
-        with trio.fail_after(2):
-            await peer.closed.wait()
+                    took_s = anyio.current_time() - started_s
+        with anyio.fail_after(2):
+            await peer.gone.wait()
     assert took_s < 0.9
     assert peer.close_code == 1000
     assert peer.headers["user-agent"] == USER_AGENT
-    assert peer.subprotocols == ("khala.v1",)
+    assert peer.headers["sec-websocket-protocol"] == "khala.v1"
+    assert "authorization" not in peer.headers
 
 
-async def test_a_closed_socket_says_so() -> None:
+@on_both_loops
+async def test_a_peer_that_does_not_answer_the_close_is_cut(loop: LoopKind) -> None:
+    """One second, then TCP is gone; nothing of ours is left."""
+    upgraded = anyio.Event()
+
+    async def fall_silent(stream: SocketStream) -> None:
+        async with stream:
+            await ServerSocket(stream).accept()
+            upgraded.set()
+            await anyio.sleep_forever()
+
+    async with served(fall_silent) as url:
+        async with connected(loop, url) as socket:
+            await upgraded.wait()
+            await socket.close(1000, "")
+        assert anyio.current_time() <= 2.1
+
+
+@on_both_loops
+async def test_closing_does_not_wait_for_what_nobody_reads(loop: LoopKind) -> None:
+    """The peer's close frame is behind more than we buffer: it is found at once."""
+    peer = Peer()
+    peer.text = "x" * 100_000
+    peer.copies = 20
+    async with served(peer.handle) as url, connected(loop, url) as socket:
+        await socket.receive()
+        await anyio.sleep(0.1)
+        started_s = anyio.current_time()
+        await socket.close(1000, "")
+        assert anyio.current_time() - started_s < 0.9
+        with anyio.fail_after(2):
+            await peer.gone.wait()
+    assert peer.close_code == 1000
+
+
+@on_both_loops
+async def test_a_closed_socket_says_so(loop: LoopKind) -> None:
     """Each call in its own way; a text message is given as bytes that are no ServerMessage."""
     peer = Peer()
     peer.text = "hello"
-    async with served(peer.handle) as url, trio.open_nursery() as nursery:
-        pumps: Pumps = await nursery.start(hold_pumps)
-        socket: SyncSocket = await connect_sync_socket(pumps, url)
+    async with served(peer.handle) as url, connected(loop, url) as socket:
         assert await socket.receive() == b"hello"
         assert socket.close_code is None
+        await socket.send(b"\x01")
+        await socket.ping()
         await socket.close(1000, "")
-        with pytest.raises(trio.EndOfChannel):
+        for call in (socket.receive(), socket.send(b"x"), socket.ping()):
+            with pytest.raises(SocketEnded):
+                await call
+    assert peer.received == [b"\x01"]
+
+
+@on_both_loops
+async def test_what_is_sent_is_not_logged(loop: LoopKind, caplog: pytest.LogCaptureFixture) -> None:
+    """An application may log everything: the hello carries a token."""
+    caplog.set_level(logging.DEBUG)
+    peer = Peer()
+    async with served(peer.handle) as url, connected(loop, url) as socket:
+        caplog.clear()  # what the peer of this test says of itself
+        await socket.send(b"a-secret")
+        await socket.close(1000, "")
+    assert peer.received == [b"a-secret"]
+    own = [each.getMessage() for each in caplog.records if not each.name.startswith("websockets.server")]
+    assert not [text for text in own if "a-secret" in text or b"a-secret".hex(" ") in text]
+
+
+@on_both_loops
+async def test_an_ending_without_a_close_frame_has_no_code(loop: LoopKind) -> None:
+    """TCP ends under us: the machine must not take it for a decision of the node."""
+
+    async def drop(stream: SocketStream) -> None:
+        async with stream:
+            await ServerSocket(stream).accept()
+
+    async with served(drop) as url, connected(loop, url) as socket:
+        with pytest.raises(SocketEnded):
             await socket.receive()
-        with pytest.raises(trio.BrokenResourceError):
-            await socket.send(b"x")
-        with pytest.raises(trio.BrokenResourceError):
-            await socket.ping()
-        pumps.stop()
+        assert socket.close_code is None
+        await socket.close(1000, "")
+
+
+@on_both_loops
+async def test_a_cancelled_receive_loses_no_message(loop: LoopKind) -> None:
+    """The next one gets it."""
+    said = anyio.Event()
+
+    async def speak(stream: SocketStream) -> None:
+        async with stream:
+            socket = ServerSocket(stream)
+            await socket.accept()
+            await said.wait()
+            for number in range(3):
+                await socket.send_message(bytes([number]))
+            await anyio.sleep_forever()
+
+    async with served(speak) as url, connected(loop, url) as socket:
+        with anyio.move_on_after(1):
+            await socket.receive()
+        said.set()
+        assert [await socket.receive() for _ in range(3)] == [b"\x00", b"\x01", b"\x02"]
+        await socket.close(1000, "")

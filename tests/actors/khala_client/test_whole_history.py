@@ -8,37 +8,29 @@ import attrs
 import pytest
 
 from khala_client.errors import ChainMismatch, KhalaError
-from khala_client.trio import Khala
-from khala_client.trio.whole_history import WholeHistory
+from khala_client.ring.whole_history import WholeHistory
 from khala_contracts.chain import chain_start
 from khala_contracts.topics import TopicName
-from tests.actors.khala_client.world import World, open_world
+from tests.actors.khala_client.loops import on_both_loops
 from tests.unit.khala_client.node_model import topic_number
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from khala_client.events import Event
+    from tests.actors.khala_client.world import World
 
 RUN, LIST = topic_number(1), TopicName(f"user:usr_{1:026d}:runs")
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    """A served world."""
-    async with open_world() as world:
-        yield world
 
 
 async def read(world: World, topic: TopicName) -> tuple[WholeHistory, list[Event]]:
     """Read everything."""
     events: list[Event] = []
-    async with Khala(world.settings, wall_clock=lambda: 0.0) as khala:
+    async with world.front(world.settings, wall_clock=lambda: 0.0) as khala:
         history = await WholeHistory.open(khala, topic, silence_max_s=10)
         await history.read(events.append)
     return history, events
 
 
+@on_both_loops
 async def test_a_run_is_read_by_pages(world: World) -> None:
     """From seq 1, also below the floor: its log is never pruned; without a WebSocket."""
     log = world.add(RUN, 120)
@@ -51,6 +43,7 @@ async def test_a_run_is_read_by_pages(world: World) -> None:
     assert world.connections == []
 
 
+@on_both_loops
 async def test_another_topic_is_followed_from_its_floor(world: World) -> None:
     """There are no pages of it: what is retained comes over the WebSocket."""
     log = world.add(LIST, 40)
@@ -61,6 +54,7 @@ async def test_another_topic_is_followed_from_its_floor(world: World) -> None:
 
 
 @pytest.mark.parametrize("topic", [RUN, LIST])
+@on_both_loops
 async def test_nothing_was_written(world: World, topic: TopicName) -> None:
     """An empty topic is proven by its own beginning."""
     world.add(topic)
@@ -69,6 +63,7 @@ async def test_nothing_was_written(world: World, topic: TopicName) -> None:
 
 
 @pytest.mark.parametrize("bad_seq", [1, 2, 37, 99, 100, 101, 120])
+@on_both_loops
 async def test_a_changed_event_is_found(world: World, bad_seq: int) -> None:
     """Its payload is not what the chain seals: named exactly, wherever it stands in its page."""
     log = world.add(RUN, 120)
@@ -78,6 +73,7 @@ async def test_a_changed_event_is_found(world: World, bad_seq: int) -> None:
     assert refused.value.seq == bad_seq
 
 
+@on_both_loops
 async def test_a_missing_event_is_found(world: World) -> None:
     """The rest has moved up; the head that was stated is not reached, or not with this chain."""
     log = world.add(RUN, 20)
@@ -86,6 +82,7 @@ async def test_a_missing_event_is_found(world: World) -> None:
         await read(world, RUN)
 
 
+@on_both_loops
 async def test_a_floor_that_is_not_the_historys(world: World) -> None:
     """What the head row states about its floor is compared, too."""
     log = world.add(RUN, 20)
@@ -95,6 +92,7 @@ async def test_a_floor_that_is_not_the_historys(world: World) -> None:
     assert refused.value.seq == 4
 
 
+@on_both_loops
 async def test_a_topic_that_is_not_there(world: World) -> None:
     """Refused as such."""
     with pytest.raises(KhalaError, match="not_found"):

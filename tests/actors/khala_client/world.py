@@ -1,7 +1,8 @@
 """A Khala in a few hundred lines, for tests of the client's ring: real WebSockets, HTTP by function call.
 
-The node is NodeModel behind trio-websocket's server on a loopback port; control and runtime answer
-through httpx's mock transport. All three share the same logs. Faults are attributes that a test sets.
+On either event loop. The node is NodeModel behind a WebSocket server on a loopback port; control and
+runtime answer through httpx's mock transport. All three share the same logs. Faults are attributes
+that a test sets.
 """
 
 from __future__ import annotations
@@ -9,30 +10,34 @@ from __future__ import annotations
 import json
 from collections import deque
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Final
 from unittest.mock import patch
 
+import anyio
+import anyio.lowlevel
 import attrs
 import httpx
-import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 from khala_client.http_calls import PROTOBUF
 from khala_client.settings import Settings
+from khala_client.trio import Khala as TrioKhala
 from khala_contracts import codec, reason_codes, strict_json
 from khala_contracts import http_messages as m
 from khala_contracts.chain import chain_next
 from khala_contracts.codec import ErrorMessage
 from khala_contracts.frames import Frame
 from khala_contracts.reason_codes import REGISTRY, ReasonCode
-from khala_contracts.topics import TopicName
+from khala_contracts.topics import TopicName, format_app
+from tests.actors.khala_client.scripted_socket import PeerGone, ServerSocket, serve_streams
 from tests.unit.khala_client.node_model import LogModel, NodeModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from anyio.abc import SocketStream
     from google.protobuf.message import Message
+
+    from khala_client.ring.khala import Khala
 
 __all__ = ["KEY", "Connection", "World", "open_world"]
 
@@ -43,10 +48,9 @@ PAGE_EVENTS: Final = 3
 class Connection:
     """One WebSocket at the node's end."""
 
-    def __init__(self, world: World, socket: WebSocketConnection, stream: trio.SocketStream) -> None:
+    def __init__(self, world: World, socket: ServerSocket) -> None:
         self.world = world
         self.socket = socket
-        self.stream = stream
         self.is_frozen = False
         self.node = NodeModel(world.logs.values())
         self.node.token_ttl_ms = world.token_ttl_ms
@@ -58,9 +62,8 @@ class Connection:
         try:
             while True:
                 data = await self.socket.get_message()
-                assert isinstance(data, bytes)
                 if self.is_frozen:
-                    await trio.sleep_forever()
+                    await anyio.sleep_forever()
                 hello_error = (
                     self.world.hello_errors.popleft()
                     if self.world.hello_errors and self.node.hello is None
@@ -72,7 +75,7 @@ class Connection:
                 for answer in self.node.receive(data):
                     await self.socket.send_message(answer)
                 await self.pump()
-        except ConnectionClosed:
+        except PeerGone:
             return
         finally:
             self.is_open = False
@@ -97,7 +100,7 @@ class Connection:
 
     async def reset(self) -> None:
         """Drop TCP without a close frame."""
-        await self.socket._stream.aclose()
+        await self.socket.reset()
 
 
 def _no_fault(data: bytes) -> list[bytes]:
@@ -123,9 +126,12 @@ class World:
     # Appends whose answer gets lost after they were committed.
     lost_answers: int = 0
     # Appends wait here before they are answered.
-    append_gate: trio.Event | None = None
-    mint_gate: trio.Event | None = None
+    append_gate: anyio.Event | None = None
+    mint_gate: anyio.Event | None = None
+    transition_gate: anyio.Event | None = None
     keys: dict[str, bytes] = attrs.field(factory=dict)
+    # The client of the loop that serves this world.
+    front: type[Khala] = attrs.field(default=TrioKhala)
     run_states: dict[str, int] = attrs.field(factory=dict)
 
     @property
@@ -164,7 +170,7 @@ class World:
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
         """Answer one HTTP request."""
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         path = request.url.path
         self.requests.append((f"{request.method} {path}", request))
         trouble = self.http_troubles.popleft() if self.http_troubles else None
@@ -188,11 +194,15 @@ class World:
                     await self.append_gate.wait()
                 return self._append(run_id, request)
             case "POST", ["v1", "runs", run_id, "transitions"]:
+                if self.transition_gate is not None:
+                    await self.transition_gate.wait()
                 return self._transition(run_id, m.TransitionRunRequest.FromString(request.content))
             case "GET", ["v1", "runs", run_id, "events"]:
                 return self._page(
                     run_id, int(request.url.params["after_seq"]), request.url.params.get("limit")
                 )
+            case "POST", ["v1", "app-topics", org_id, name, "events"]:
+                return self._append_app(format_app(org_id, name), request)
             case "GET", ["v1", "topics", topic]:
                 return self._topic(TopicName(topic))
             case _:
@@ -202,7 +212,9 @@ class World:
         denied = [topic for topic in body.topics if topic in self.forbidden]
         if denied:
             return problem(reason_codes.FORBIDDEN, topic=denied[0])
-        return success(m.SyncTokenResponse(token=f"token-{len(self.requests)}", jti="j"))
+        granted = [m.TopicGrant(topic=topic) for topic in body.topics]
+        token = f"token-{len(self.requests)}"
+        return success(m.SyncTokenResponse(token=token, jti="j", expires_at=1_300_000, grants=granted))
 
     def _create(self, request: httpx.Request) -> httpx.Response:
         body = m.CreateRunRequest.FromString(request.content)
@@ -246,6 +258,19 @@ class World:
             self.lost_answers -= 1
             raise httpx.ReadTimeout("the answer got lost")
         return response
+
+    def _append_app(self, topic: TopicName, request: httpx.Request) -> httpx.Response:
+        if topic not in self.logs:
+            return problem(reason_codes.NOT_FOUND)
+        events = m.AppendEventsRequest.FromString(request.content).events
+        acks = self._once(
+            request,
+            lambda: [self._write(self.logs[topic], event.kind, event.payload_bytes) for event in events],
+        )
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise httpx.ReadTimeout("the answer got lost")
+        return success(m.AppendEventsResponse(acks=acks))
 
     def _once(self, request: httpx.Request, write: Callable[[], list[m.Ack]]) -> list[m.Ack]:
         key = request.headers["Idempotency-Key"]
@@ -315,15 +340,15 @@ class World:
 
     # -- WebSocket -------------------------------------------------------------------------------
 
-    async def serve_connection(self, stream: trio.SocketStream) -> None:
+    async def serve_connection(self, stream: SocketStream) -> None:
         """Accept one WebSocket."""
-        async with stream, trio.open_nursery() as pumps:
-            request = await wrap_server_stream(pumps, stream)
+        async with stream:
+            socket = ServerSocket(stream)
+            request = await socket.accept()
             assert request.path == "/sync/v1/ws"
-            assert tuple(request.proposed_subprotocols) == ("khala.v1",)
+            assert request.headers["Sec-WebSocket-Protocol"] == "khala.v1"
             assert not self.open_connections, "two sockets of one client at once"
-            socket = await request.accept(subprotocol="khala.v1")
-            connection = Connection(self, socket, stream)
+            connection = Connection(self, socket)
             self.connections.append(connection)
             await connection.serve()
 
@@ -351,7 +376,7 @@ def _http_into(world: World) -> Iterator[None]:
     def open_mock() -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=httpx.MockTransport(world.handle), headers={"Accept": PROTOBUF})
 
-    with patch("khala_client.trio.khala.open_http", open_mock):
+    with patch("khala_client.ring.khala.open_http", open_mock):
         yield
 
 
@@ -360,9 +385,5 @@ async def open_world() -> AsyncIterator[World]:
     """Serve a world inside the block."""
     world = World()
     with _http_into(world):
-        async with trio.open_nursery() as servers:
-            serve = partial(trio.serve_tcp, world.serve_connection, 0, host="127.0.0.1")
-            listeners: list[trio.SocketListener] = await servers.start(serve)
-            world.port = listeners[0].socket.getsockname()[1]
+        async with serve_streams(world.serve_connection) as world.port:
             yield world
-            servers.cancel_scope.cancel()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -22,6 +23,30 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
         raise ZeroDivisionError
     with hold_file_lock(path):
         assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_child_of_fork_neither_keeps_nor_frees_it(tmp_path: Path) -> None:
+    """It has the descriptor, too: the holder's release counts, and only that."""
+    path = tmp_path / "lock"
+    forking = multiprocessing.get_context("fork")
+    with hold_file_lock(path):
+        held = hold_file_lock(tmp_path / "other")
+        held.__enter__()
+        leaver = forking.Process(target=held.__exit__, args=(None, None, None))
+        leaver.start()
+        leaver.join(20)
+        with pytest.raises(LockHeld), hold_file_lock(tmp_path / "other"):
+            pytest.fail("freed by a child")
+        held.__exit__(None, None, None)
+        ours, theirs = forking.Pipe()
+        child = forking.Process(target=theirs.recv)
+        child.start()
+    try:
+        with hold_file_lock(path):
+            assert child.is_alive()
+    finally:
+        ours.send(None)
+        child.join(20)
 
 
 @pytest.mark.slow

@@ -15,11 +15,12 @@ from khala_client.errors import (
     Unavailable,
     UpgradeRequired,
 )
-from khala_client.http import ControlClient, RuntimeClient
+from khala_client.http import ControlClient, RuntimeClient, history_path
 from khala_client.http_calls import PROTOBUF, open_http, send
 from khala_client.outgoing import OutgoingEvent
 from khala_contracts import http_messages as m
 from khala_contracts import strict_json
+from khala_contracts.topics import TopicName
 from tests.unit.khala_client.node_model import topic_number
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ def answering(message: Message, status: int = 200, headers: dict[str, str] | Non
     return httpx.Response(
         status, content=message.SerializeToString(), headers={"Content-Type": PROTOBUF, **(headers or {})}
     )
+
+
+def leading(url: str, cookie: str = "") -> httpx.Response:
+    """Return an answer that sends a browser on."""
+    return httpx.Response(303, headers={"Location": url, **({"Set-Cookie": cookie} if cookie else {})})
 
 
 class Service:
@@ -84,11 +90,17 @@ async def test_control_routes() -> None:
     """Each method speaks to its route, with the bearer where one is needed, and reads the answer."""
     service = Service(
         {
-            "POST /api/auth/dev/sign-in": answering(TOKENS),
+            "GET /api/auth/start?device_id=dev_1&surface=desktop&login_hint=ada": leading(
+                "http://c/dev/issuer/authorize?x=1", cookie="khala_sign_in=bound; Path=/api/auth/callback"
+            ),
+            "GET /dev/issuer/authorize?x=1": leading("http://c/api/auth/callback?code=y"),
+            "GET /api/auth/callback?code=y": answering(TOKENS),
+            "POST /api/auth/sessions/revoke": answering(m.RevokeSessionsResponse(session_ids=["ses_1"])),
             "POST /api/auth/refresh": answering(TOKENS),
             "POST /api/auth/logout": answering(m.LogoutResponse()),
             "GET /api/auth/session": answering(SESSION),
             "GET /api/auth/sessions": answering(m.ListSessionsResponse(sessions=[SESSION])),
+            "GET /api/auth/sessions?device_id=dev_1": answering(m.ListSessionsResponse(sessions=[SESSION])),
             "POST /api/sync/token": answering(
                 m.SyncTokenResponse(
                     token="t",
@@ -100,6 +112,7 @@ async def test_control_routes() -> None:
             "POST /api/keys": answering(m.CreateKeyResponse(key=KEY, secret="khk_new")),
             "GET /api/keys": answering(m.ListKeysResponse(keys=[KEY])),
             "POST /api/keys/key_1/revoke": answering(m.RevokeKeyResponse(key=KEY)),
+            "POST /api/keys/key_1/rotate": answering(m.RotateKeyResponse(key=KEY, secret="khk_next")),
             "GET /api/compat": answering(
                 m.CompatResponse(min_build_id="0.1.0", protocol_min=1, protocol_max=2)
             ),
@@ -108,7 +121,7 @@ async def test_control_routes() -> None:
     control = service.control
     tokens = await control.sign_in_dev("ada", device_id="dev_1")
     assert "Authorization" not in service.last.headers
-    assert m.DevSignInRequest.FromString(service.last.content).surface == 2
+    assert service.last.headers["Cookie"] == "khala_sign_in=bound"
     assert (tokens.access_expires_at_s, tokens.session.surface, tokens.session.login) == (
         1.5,
         "desktop",
@@ -121,6 +134,15 @@ async def test_control_routes() -> None:
     assert service.last.headers["Authorization"] == "Bearer khk_secret"
     assert (await control.get_session()).revoked_at_s is None
     assert len(await control.list_sessions()) == 1
+    assert len(await control.list_sessions(device_id="dev_1")) == 1
+    for named, scope in (
+        ({"session_id": "ses_1"}, m.REVOKE_SCOPE_SESSION),
+        ({"device_id": "dev_1"}, m.REVOKE_SCOPE_DEVICE),
+        ({"others": True}, m.REVOKE_SCOPE_OTHERS),
+        ({}, m.REVOKE_SCOPE_ALL),
+    ):
+        assert await control.revoke_sessions(**named) == ("ses_1",)
+        assert m.RevokeSessionsRequest.FromString(service.last.content).scope == scope
     token = await control.mint_sync_token([TOPIC], ttl_s=60)
     asked = m.SyncTokenRequest.FromString(service.last.content)
     assert (list(asked.topics), asked.device_id, asked.ttl_s) == ([TOPIC], "dev_00000001", 60)
@@ -137,6 +159,11 @@ async def test_control_routes() -> None:
     )
     assert (created.secret, created.expires_at_s, created.revoked_at_s) == ("khk_new", None, 2.0)
     assert (await control.list_keys())[0].secret is None
+    for overlap_s in (None, 0, 60):
+        assert (await control.rotate_key("key_1", overlap_s=overlap_s)).secret == "khk_next"
+        rotation = m.RotateKeyRequest.FromString(service.last.content)
+        # 0 ends the old secret now; absent is the server's own default.
+        assert (rotation.HasField("overlap_s"), rotation.overlap_s) == (overlap_s is not None, overlap_s or 0)
     assert (await control.revoke_key("key_1")).key_id == "key_1"
     compat = await control.get_compatibility()
     assert (compat.min_build_id, compat.protocol) == ("0.1.0", (1, 2))
@@ -265,6 +292,7 @@ async def test_a_success_that_does_not_decode() -> None:
         (httpx.ConnectTimeout(""), "not_sent"),
         (httpx.ReadTimeout(""), "unknown"),
         (httpx.RemoteProtocolError("gone"), "unknown"),
+        (httpx.DecodingError("a proxy's broken gzip"), "unknown"),
     ],
 )
 async def test_no_answer(error: Exception, outcome: str) -> None:
@@ -380,3 +408,31 @@ async def test_keys_have_no_successor() -> None:
     assert not await credentials.replace("khk_secret")
     assert "secret" not in repr(credentials) + credentials.namespace
     assert credentials.namespace != KeyCredentials("khk_other", device_id="dev_00000001").namespace
+
+
+async def test_app_topics_and_transfers() -> None:
+    """Where the log of a topic is read follows from its class; a transfer names the new owner and its key."""
+    org = "org_01fwhe4yddfk4scvajq9ww84cz"
+    app = TopicName(f"app:{org}:shop")
+    path = f"/v1/app-topics/{org}/shop/events"
+    position = m.Watermark(topic=app, seq=3, lineage="lin_1")
+    service = Service(
+        {
+            f"GET {path}?after_seq=3&limit=2": answering(
+                m.ListEventsResponse(watermark=position, head_seq=3)
+            ),
+            f"POST {path}": answering(m.AppendEventsResponse(acks=[m.Ack(topic=app, seq=4)])),
+            f"POST /v1/runs/{RUN}/transfer": answering(
+                m.TransferRunResponse(run=m.Run(run_id=RUN, owner_user_id="usr_2"))
+            ),
+        }
+    )
+    page = await service.runtime.read_history(app, after_seq=3, limit=2)
+    assert (page.cursor.seq, page.is_last) == (3, True)
+    assert history_path(app) == path
+    assert history_path(TopicName(f"org:{org}:runs")) is None
+    with pytest.raises(ValueError, match="org:"):
+        await service.runtime.read_history(TopicName(f"org:{org}:runs"))
+    run = await service.runtime.transfer_run(RUN, "usr_2", idempotency_key="k")
+    assert m.TransferRunRequest.FromString(service.last.content).owner_user_id == "usr_2"
+    assert (run.owner_user_id, service.last.headers["Idempotency-Key"]) == ("usr_2", "k")

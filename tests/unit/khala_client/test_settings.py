@@ -82,6 +82,8 @@ def test_an_argument_wins_over_the_environment(profile: ProfileDirectory) -> Non
         ({"KHALA_KEY": "k"}, "KHALA_CONTROL_URL, KHALA_RUNTIME_URL, KHALA_SYNC_URL"),
         ({"KHALA_KEY": "k", "KHALA_SYNC_URL": "ws://a"}, "KHALA_CONTROL_URL, KHALA_RUNTIME_URL$"),
         ({"KHALA_KEY": "k", "KHALA_URL": "a.example"}, "not an http"),
+        ({"KHALA_KEY": "khk_1\n", "KHALA_URL": "https://a"}, "KHALA_KEY has characters"),
+        ({"KHALA_KEY": "khk_\u0416", "KHALA_URL": "https://a"}, "KHALA_KEY has characters"),
         ({"KHALA_KEY": "k", "KHALA_URL": "https://"}, "not an http"),
         ({"KHALA_KEY": "k", "KHALA_URL": "https://a.example/?token=x"}, "query"),
         ({"KHALA_KEY": "k", "KHALA_URL": "https://me:secret@a.example"}, "user name"),

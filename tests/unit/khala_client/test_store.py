@@ -329,7 +329,8 @@ def test_a_killed_process_leaves_state_and_cursor_together(tmp_path: Path) -> No
         before = cursor.seq
         assert [event.seq for event in store.read_history(TOPIC)] == list(range(1, cursor.seq + 1))
         store.close()
-        with sqlite3.connect(path) as reader:
-            assert reader.execute("SELECT events FROM totals").fetchall() in ([(cursor.seq,)], [])
-        reader.close()
+        if cursor.seq > 0:  # on a busy machine, the first one may die before its first commit
+            with sqlite3.connect(path) as reader:
+                assert reader.execute("SELECT events FROM totals").fetchall() == [(cursor.seq,)]
+            reader.close()
     assert before > 0

@@ -419,6 +419,55 @@ def test_a_renewal_that_fails() -> None:
     assert session.machine.topics == ()
 
 
+def test_a_failed_renewal_is_not_asked_for_by_every_message() -> None:
+    """A topic waits for its grant: the backoff decides when to mint again, not what arrives meanwhile."""
+    session = Session(log_of(1, 3), log_of(2))
+    session.machine.follow(TOPIC, "beginning")
+    session.connect()
+    session.perform(session.machine.follow(OTHER, "beginning"))
+    assert session.taken(TokenDue)
+    session.perform(session.machine.renew_failed(Unavailable(retry_after_ms=5_000), NOW_S))
+    for data in session.node.pump(TOPIC, 1):
+        session.receive(data)
+    assert session.taken(Delivered)
+    assert session.taken(TokenDue) == []
+    assert session.machine.tick(NOW_S + 5).happenings == (TokenDue(),)
+
+
+def test_a_live_topic_that_a_renewal_refuses_is_left_in_order() -> None:
+    """Its frames in flight are no violation, and the others get their token at once."""
+    session = Session(log_of(1), log_of(2))
+    session.machine.follow(TOPIC, "beginning")
+    session.machine.follow(OTHER, "beginning")
+    session.connect()
+    forbidden = Forbidden("forbidden", retryable=False, topic=OTHER)
+    output = session.machine.renew_failed(forbidden, NOW_S)
+    session.logs[1].append(1)
+    for data in session.node.pump(OTHER):
+        session.receive(data)
+    session.perform(output)
+    assert session.close is None
+    assert session.taken(TopicEnded) == [TopicEnded(OTHER, forbidden)]
+    assert session.node.topics == session.machine.topics == (TOPIC,)
+    assert session.machine.tick(NOW_S).happenings == (TokenDue(),)
+
+
+def test_a_refused_topic_that_was_left_meanwhile_ends_nothing() -> None:
+    """Control's answer is about a topic that nobody follows any more; the others go on."""
+    session = Session(log_of(1))
+    session.machine.follow(TOPIC, "beginning")
+    session.connect()
+    session.perform(session.machine.follow(OTHER, "beginning"))
+    session.perform(session.machine.leave(OTHER))
+    session.perform(session.machine.renew_failed(Forbidden("forbidden", retryable=False, topic=OTHER), NOW_S))
+    assert session.close is None
+    assert session.taken(TopicEnded) == []
+    assert session.machine.topics == (TOPIC,)
+    # The next token is minted after a wait: control may go on about that topic.
+    assert session.machine.tick(NOW_S).happenings == ()
+    assert session.machine.tick(NOW_S + 0.25).happenings == (TokenDue(),)
+
+
 def test_a_token_that_comes_too_late_is_not_sent() -> None:
     """The connection ended while it was minted."""
     session = Session(log_of(1))

@@ -1,5 +1,5 @@
 """The pure centre of the client: takes values and bytes, returns values and bytes.
 
-No socket, clock, randomness or event loop; ``now_s`` and ``rng`` are arguments. The trio front
-(khala_client.trio) is one ring around it, an asyncio front is another.
+No socket, clock, randomness or event loop; ``now_s`` and ``rng`` are arguments. khala_client.ring is
+around it, the same on trio and on asyncio.
 """

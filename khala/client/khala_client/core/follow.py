@@ -161,12 +161,16 @@ class TopicFollow:
         self.state = FollowState.ENDED
         return (TopicEnded(self.topic, error),)
 
-    def _end_mismatch(self, seq: int, lineage: str) -> tuple[Happening, ...]:
-        # The node still serves this subscription, so it is unsubscribed first: frames in flight
+    def refuse(self, error: KhalaError) -> tuple[Happening, ...]:
+        """Be over because of ``error``, which the node does not know of."""
+        # It still serves this subscription, so it is unsubscribed first: frames in flight
         # would otherwise belong to a topic that nobody follows.
         self.is_unwanted = True
         self.leave()
-        return (TopicEnded(self.topic, ChainMismatch(self.topic, seq, lineage=lineage)),)
+        return (TopicEnded(self.topic, error),)
+
+    def _end_mismatch(self, seq: int, lineage: str) -> tuple[Happening, ...]:
+        return self.refuse(ChainMismatch(self.topic, seq, lineage=lineage))
 
     def note_subscribed(self, message: Subscribed) -> tuple[Happening, ...]:
         """The node accepted: fix lineage and chain, or find that they are not ours."""

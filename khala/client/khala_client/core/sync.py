@@ -271,16 +271,22 @@ class SyncMachine:
 
     def renew_failed(self, error: KhalaError, now_s: float) -> Output:
         """No token could be had for the open connection: try later, or end what it was for."""
-        self._is_token_awaited = False
         if not self.is_open:
+            self._is_token_awaited = False
             return Output()
-        if error.retryable:
-            delay_s = self._backoff.next_delay_s(self._rng, retry_after_ms=error.retry_after_ms)
-            self._open_protocol().retry_renew(now_s + delay_s)
-            return Output()
-        if error.topic is not None and TopicName(error.topic) in self._follows:
-            return self._output(self._follows[TopicName(error.topic)].end(error))
-        return attrs.evolve(self.stop(error), close=CloseRequest(1000, error.code))
+        if not error.retryable and error.topic is None:
+            self._is_token_awaited = False
+            return attrs.evolve(self.stop(error), close=CloseRequest(1000, error.code))
+        # Still awaited: until then no message of the node asks for another one.
+        self._is_token_awaited = True
+        if not error.retryable and error.topic in self.topics:
+            # The others go on, and need their token now.
+            self._open_protocol().retry_renew(now_s)
+            return self.end_topic(TopicName(error.topic), error)
+        # Trouble, or a topic that was left meanwhile.
+        delay_s = self._backoff.next_delay_s(self._rng, retry_after_ms=error.retry_after_ms)
+        self._open_protocol().retry_renew(now_s + delay_s)
+        return Output()
 
     def _open_protocol(self) -> ClientProtocol:
         assert self._protocol is not None, "no connection"
@@ -350,7 +356,7 @@ class SyncMachine:
     def end_topic(self, topic: TopicName, error: KhalaError) -> Output:
         """End one topic that control refuses to grant; the others go on."""
         follow = self._follows.get(topic)
-        return self._output(follow.end(error) if follow is not None else ())
+        return self._output(follow.refuse(error) if follow is not None and _is_wanted(follow) else ())
 
     def stop(self, error: KhalaError) -> Output:
         """End every topic with ``error``."""

@@ -29,8 +29,8 @@ __all__ = ["LIFECYCLE_KINDS", "TypedLines"]
 
 Pairs = Sequence[tuple[str, dict[str, object]]]
 
-# Written by the runtime when a run starts, moves and ends; an importer does not append them.
-LIFECYCLE_KINDS: Final = frozenset({"run.started", "run.state_changed", "run.finished"})
+# Written by the runtime when a run starts, moves, ends or changes hands; an importer does not append them.
+LIFECYCLE_KINDS: Final = frozenset({"run.started", "run.state_changed", "run.finished", "run.transferred"})
 _CODEX_ITEM_EVENTS: Final = frozenset({"item.started", "item.updated", "item.completed"})
 # Texts that are being put together; a stream that opens more is not one of these programs.
 _OPEN_TEXTS_MAX: Final = 256

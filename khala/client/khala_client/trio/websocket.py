@@ -1,7 +1,6 @@
 """The WebSocket of the trio front: the only module that knows trio-websocket.
 
-Binary messages of subprotocol khala.v1. No token is ever put into the URL. Endings come back as a
-close code, None where no close frame arrived; everything else that goes wrong is Unavailable.
+Binary messages of subprotocol khala.v1. No token is ever put into the URL.
 
 The stream below is opened and closed here, not by the library: it leaves TCP open where the peer
 was the first to go, and waits for ever for an upgrade whose connection has ended.
@@ -10,25 +9,28 @@ was the first to go, and waits for ever for an upgrade whose connection has ende
 from __future__ import annotations
 
 import ssl
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
-from khala_client.errors import KhalaError, Unavailable, error_for
+from khala_client.errors import Unavailable
+from khala_client.ring.ports import (
+    CLOSE_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    MESSAGE_MAX_BYTES,
+    SUBPROTOCOL,
+    SocketEnded,
+)
+from khala_client.ring.upgrades import upgrade_refused
 from khala_client.version import USER_AGENT
 
-__all__ = ["CLOSE_TIMEOUT_S", "SUBPROTOCOL", "Pumps", "SyncSocket", "connect_sync_socket", "hold_pumps"]
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
 
-SUBPROTOCOL: Final = "khala.v1"
-# Name resolution, TCP, TLS and upgrade together. Longer: a dead address is tried for long before
-# the backoff takes over. Shorter: a slow mobile path never connects.
-CONNECT_TIMEOUT_S: Final = 10.0
-# Our close frame and the peer's; a peer that does not answer loses nothing by being cut.
-CLOSE_TIMEOUT_S: Final = 1.0
-# The node's hard cap of a chunk is 320 KiB, or one frame; more is not from a node.
-MESSAGE_MAX_BYTES: Final = 1024 * 1024
+__all__ = ["TrioSocket", "connect_sync_socket"]
+
 # One read of the socket; the library's 4 KiB costs sixteen reads for one chunk of frames.
 RECEIVE_BYTES: Final = 64 * 1024
 _NO_STATUS: Final = 1005
@@ -62,104 +64,85 @@ class _WatchedStream(trio.abc.Stream):
         await self._stream.aclose()
 
 
-class Pumps:
-    """Where the library reads, in a task of its own, and what that task ended with."""
+class _Pumps:
+    """Where the library reads, in a task of its own that outlives the cancellation of its user.
 
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self.nursery = nursery
+    It reads also the peer's answer to our close frame: were it cancelled together with us, every orderly
+    end would wait for its time-out. It raises there what it cannot read: a refused upgrade, an answer that
+    is not HTTP. That ends one connection, not its user.
+    """
+
+    nursery: trio.Nursery
+
+    def __init__(self) -> None:
+        self._shield = trio.CancelScope(shield=True)
+        self.opened = trio.Event()
         self.ended = trio.Event()
         self.failure: Exception | None = None
 
+    async def run(self) -> None:
+        """Hold the nursery until ``stop``."""
+        try:
+            with self._shield:
+                async with trio.open_nursery() as self.nursery:
+                    self.opened.set()
+                    await trio.sleep_forever()
+        except* Exception as group:  # noqa: BLE001 - a library's reader; isolates one connection
+            self.failure = group.exceptions[0]
+        finally:
+            self.ended.set()
+
     def stop(self) -> None:
         """End the reading; the socket has been closed."""
-        self.nursery.cancel_scope.cancel()
+        self._shield.cancel()
 
 
-async def hold_pumps(*, task_status: trio.TaskStatus[Pumps]) -> None:
-    """Give Pumps that outlive the cancellation of their user, until ``stop``.
+class TrioSocket:
+    """One open WebSocket; see SyncSocket."""
 
-    The library reads in them, also the peer's answer to our close frame: were they cancelled
-    together with us, every orderly end would wait for its time-out. It raises there what it cannot
-    read: a refused upgrade, an answer that is not HTTP. That ends one connection, not its user.
-    """
-    pumps: Pumps | None = None
-    with trio.CancelScope(shield=True):
-        try:
-            async with trio.open_nursery() as nursery:
-                pumps = Pumps(nursery)
-                task_status.started(pumps)
-                await trio.sleep_forever()
-        except* Exception as group:  # noqa: BLE001 - a library's reader; isolates one connection
-            assert pumps is not None
-            pumps.failure = group.exceptions[0]
-        finally:
-            if pumps is not None:
-                pumps.ended.set()
-
-
-class SyncSocket:
-    """One open WebSocket."""
-
-    def __init__(self, connection: WebSocketConnection, stream: trio.abc.Stream, pumps: Pumps) -> None:
+    def __init__(self, connection: WebSocketConnection, stream: trio.abc.Stream, pumps: _Pumps) -> None:
         self._connection = connection
         self._stream = stream
         self._pumps = pumps
 
     async def receive(self) -> bytes:
-        """Return the next binary message.
-
-        Raises:
-            trio.EndOfChannel: the connection ended; ``close_code`` says how.
-
-        Cancellation: safe; no message is lost.
-        """
+        """See SyncSocket.receive."""
         try:
             message = await self._connection.get_message()
         except ConnectionClosed as error:
-            raise trio.EndOfChannel from error
+            raise SocketEnded from error
         # khala.v1 has binary messages only. Decoding refuses a text: none of them is a ServerMessage.
         return message.encode() if isinstance(message, str) else message
 
     async def send(self, data: bytes) -> None:
-        """Send one binary message.
-
-        Raises:
-            trio.BrokenResourceError: the connection ended.
-        """
+        """See SyncSocket.send."""
         try:
             await self._connection.send_message(data)
         except ConnectionClosed as error:
-            raise trio.BrokenResourceError from error
+            raise SocketEnded from error
 
     async def ping(self) -> None:
-        """Send a ping and wait for its pong.
-
-        Raises:
-            trio.BrokenResourceError: the connection ended before the ping could be sent.
-
-        No deadline: whoever pings is cancelled with the connection.
-        """
+        """See SyncSocket.ping."""
         try:
             await self._connection.ping()
         except ConnectionClosed as error:
-            raise trio.BrokenResourceError from error
+            raise SocketEnded from error
 
     async def close(self, code: int, reason: str) -> None:
-        """Send a close frame, wait for the peer's, close TCP.
-
-        Cancellation: TCP is closed all the same. Callers shield it with CLOSE_TIMEOUT_S.
-        """
+        """See SyncSocket.close."""
         try:
             if not self._pumps.ended.is_set():
-                # A close frame carries at most 123 bytes of reason.
-                await self._connection.aclose(code, reason.encode()[:123].decode(errors="ignore"))
+                with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                    # A close frame carries at most 123 bytes of reason.
+                    await self._connection.aclose(code, reason.encode()[:123].decode(errors="ignore"))
         finally:
             with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
                 await trio.aclose_forcefully(self._stream)
+            self._pumps.stop()
 
     @property
     def close_code(self) -> int | None:
-        """Code of the close frame; None while open, and if there was none."""
+        """See SyncSocket.close_code."""
         closed = self._connection.closed
         if closed is None or closed.code in {_NO_STATUS, _ABNORMAL}:
             return None
@@ -167,21 +150,26 @@ class SyncSocket:
 
 
 async def connect_sync_socket(
-    pumps: Pumps, url: str, *, ssl_context: ssl.SSLContext | None = None
-) -> SyncSocket:
-    """Connect to a node; the caller closes the socket.
+    tasks: TaskGroup, url: str, *, ssl_context: ssl.SSLContext | None = None
+) -> TrioSocket:
+    """See EventLoop.connect."""
+    pumps = _Pumps()
+    # Not ``tasks.start``: cancelled in there, it would wait for what is shielded.
+    tasks.start_soon(pumps.run)
+    try:
+        await pumps.opened.wait()
+        return await _connect(pumps, url, ssl_context)
+    except BaseException:
+        pumps.stop()
+        raise
 
-    Raises:
-        Unavailable: no node there, or it did not answer in CONNECT_TIMEOUT_S.
-        KhalaError: the upgrade was refused for good (an Origin that is not allowed, another path).
 
-    Cancellation: the TCP connection is dropped.
-    """
+async def _connect(pumps: _Pumps, url: str, ssl_context: ssl.SSLContext | None) -> TrioSocket:
     try:
         with trio.fail_after(CONNECT_TIMEOUT_S):
             stream = _WatchedStream(await _open_stream(url, ssl_context))
             try:
-                return SyncSocket(await _upgrade(pumps, stream, url), stream, pumps)
+                return TrioSocket(await _upgrade(pumps, stream, url), stream, pumps)
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise
@@ -210,7 +198,7 @@ async def _open_stream(url: str, ssl_context: ssl.SSLContext | None) -> trio.abc
     return stream
 
 
-async def _upgrade(pumps: Pumps, stream: _WatchedStream, url: str) -> WebSocketConnection:
+async def _upgrade(pumps: _Pumps, stream: _WatchedStream, url: str) -> WebSocketConnection:
     parts = urlsplit(url)
     connection: WebSocketConnection | None = None
     async with trio.open_nursery() as waiting:
@@ -238,15 +226,6 @@ async def _upgrade(pumps: Pumps, stream: _WatchedStream, url: str) -> WebSocketC
         with trio.move_on_after(0.1):
             await pumps.ended.wait()
         if isinstance(pumps.failure, ConnectionRejected):
-            raise _upgrade_refused(pumps.failure.status_code)
+            raise upgrade_refused(pumps.failure.status_code)
         raise Unavailable("the connection ended before the upgrade to WebSocket")
     return connection
-
-
-def _upgrade_refused(status: int) -> KhalaError:
-    details = {"status": str(status)}
-    if status == 403:
-        return error_for("origin_forbidden", details=details)
-    if status == 404:
-        return error_for("not_found", "no sync endpoint at this URL", details=details)
-    return Unavailable("the upgrade to WebSocket was refused", details=details)

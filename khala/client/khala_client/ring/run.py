@@ -13,16 +13,17 @@ same recording can be appended again without repeating anything.
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING, Final
 
+import anyio
+import anyio.lowlevel
 import attrs
-import trio
 
 from khala_client.core.batching import BatchLimits, OutgoingQueue
 from khala_client.errors import KhalaError, Unavailable
 from khala_client.outgoing import OutgoingEvent
-from khala_client.trio.retry import Retry
+from khala_client.ring.requests import new_key
+from khala_client.ring.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,18 +43,13 @@ _CONTENT_CODES: Final = frozenset(
 )
 
 
-def new_key() -> str:
-    """Return an idempotency key that nobody else has."""
-    return secrets.token_hex(16)
-
-
 @attrs.define(eq=False)
 class _Pending:
     """One event on its way; ``settled`` is set when ack or error is."""
 
     event: OutgoingEvent
     is_awaited: bool
-    settled: trio.Event = attrs.field(factory=trio.Event)
+    settled: anyio.Event = attrs.field(factory=anyio.Event)
     ack: Ack | None = None
     error: KhalaError | None = None
 
@@ -79,7 +75,7 @@ class Run:
         self._rng = rng
         self._queue: OutgoingQueue[_Pending] = OutgoingQueue(limits)
         self._in_flight: tuple[_Pending, ...] = ()
-        self._changed = trio.Event()
+        self._changed = anyio.Event()
         self._last: _Pending | None = None
         self._failure: KhalaError | None = None
         self._last_ack: Ack | None = None
@@ -161,7 +157,7 @@ class Run:
             raise self._failure
 
     async def _hand_over(self, event: OutgoingEvent, *, is_awaited: bool) -> _Pending:
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         pending = _Pending(event, is_awaited)
         while self._is_abandoned_for is None and not self._queue.has_room(pending):
             # No deadline: a full queue empties, or is settled with an error, within PATIENCE_S.
@@ -175,7 +171,7 @@ class Run:
 
     def _wake(self) -> None:
         self._changed.set()
-        self._changed = trio.Event()
+        self._changed = anyio.Event()
 
     # -- ending ----------------------------------------------------------------------------------
 

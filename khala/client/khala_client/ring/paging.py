@@ -14,7 +14,7 @@ from khala_client.core.apply import Applied, ApplyRule
 from khala_client.core.cursor import Cursor
 from khala_client.errors import ChainMismatch, StaleCursor
 from khala_client.events import Event
-from khala_client.trio.retry import Retry
+from khala_client.ring.retry import Retry
 from khala_contracts.errors import WireError
 from khala_contracts.topics import Lineage, Seq
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from khala_client.core.backoff import Rng
     from khala_client.http import RuntimeClient
     from khala_client.resources import EventPage
+    from khala_contracts.topics import TopicName
 
 __all__ = ["HistoryPages", "Page"]
 
@@ -47,11 +48,11 @@ class Page:
 
 
 class HistoryPages:
-    """Reads the log of one run."""
+    """Reads the log of one topic that has one (``http.history_path``)."""
 
-    def __init__(self, runtime: RuntimeClient, run_id: str, *, rng: Rng) -> None:
+    def __init__(self, runtime: RuntimeClient, topic: TopicName, *, rng: Rng) -> None:
         self._runtime = runtime
-        self._run_id = run_id
+        self._topic = topic
         self._rng = rng
 
     async def read_after(self, position: Cursor) -> Page:
@@ -93,4 +94,4 @@ class HistoryPages:
 
     async def _read_in_time(self, after_seq: int) -> EventPage:
         retry = Retry(self._rng, patience_s=_PATIENCE_S)
-        return await retry.attempt(lambda: self._runtime.read_events(self._run_id, after_seq=after_seq))
+        return await retry.attempt(lambda: self._runtime.read_history(self._topic, after_seq=after_seq))

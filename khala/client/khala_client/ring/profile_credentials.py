@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import trio
+import anyio
 
-from khala_client.errors import ReauthRequired, Unavailable
+from khala_client.errors import ProfileRefused, ReauthRequired, Unavailable
 from khala_client.file_lock import LockHeld
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ class ProfileCredentials:
         self._profile = profile
         self._control = control
         self._wall_clock = wall_clock
-        self._refreshing = trio.Lock()
+        self._refreshing = anyio.Lock()
+        # Our clock calls a token old that we have just got: then servers say when one is.
+        self._is_clock_wrong = False
 
     @property
     def namespace(self) -> str:
@@ -60,7 +62,7 @@ class ProfileCredentials:
 
     async def bearer(self) -> str:
         """See Credentials.bearer."""
-        if self._is_fresh(self._profile):
+        if self._is_fresh(self._profile) or (self._is_clock_wrong and self._profile.access_token):
             return self._profile.access_token
         await self.replace(self._profile.access_token)
         return self._profile.access_token
@@ -85,13 +87,18 @@ class ProfileCredentials:
         return bool(profile.access_token) and profile.access_expires_at_s - _MARGIN_S > self._wall_clock()
 
     async def _refresh_locked(self, refused: str) -> None:
-        with trio.move_on_after(_LOCK_PATIENCE_S):
+        with anyio.move_on_after(_LOCK_PATIENCE_S):
             while True:
                 try:
                     with self._directory.hold_lock():
                         await self._refresh(refused)
                 except LockHeld:
-                    await trio.sleep(_LOCK_POLL_S)
+                    await anyio.sleep(_LOCK_POLL_S)
+                except ProfileRefused as error:
+                    # Signed out and removed meanwhile, by another process.
+                    raise ReauthRequired("unauthenticated", str(error)) from error
+                except OSError as error:
+                    raise Unavailable(f"{type(error).__name__} at the profile") from error
                 else:
                     return
         raise Unavailable("another process holds the profile's lock")
@@ -107,3 +114,4 @@ class ProfileCredentials:
         profile = saved.with_tokens(tokens)
         self._directory.save(profile)
         self._profile = profile
+        self._is_clock_wrong = not self._is_fresh(profile)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-import trio
+import anyio
 
 from khala_client.core.backoff import Backoff, Rng
 from khala_client.errors import Unavailable
@@ -23,7 +23,7 @@ class Retry:
     def __init__(self, rng: Rng, *, patience_s: float) -> None:
         self._rng = rng
         self._backoff = Backoff()
-        self._gives_up_at_s = trio.current_time() + patience_s
+        self._gives_up_at_s = anyio.current_time() + patience_s
 
     async def attempt(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
         """Return what ``call`` returns, repeating it while it raises Unavailable.
@@ -40,6 +40,6 @@ class Retry:
     async def wait_or_raise(self, error: Unavailable) -> None:
         """Return when the next attempt is due; raise ``error`` if that is beyond the patience."""
         delay_s = self._backoff.next_delay_s(self._rng, retry_after_ms=error.retry_after_ms)
-        if trio.current_time() + delay_s > self._gives_up_at_s:
+        if anyio.current_time() + delay_s > self._gives_up_at_s:
             raise error
-        await trio.sleep(delay_s)
+        await anyio.sleep(delay_s)

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+import anyio
 import attrs
-import trio
 
 from khala_client.core.happenings import Delivered, Happening, Live, Replaying, TopicEnded
 from khala_client.events import Event
@@ -62,7 +62,7 @@ class Inbox:
         self._events = 0
         self._bytes = 0
         self._is_paused = False
-        self._arrived = trio.Event()
+        self._arrived = anyio.Event()
 
     def put_happening(self, happening: Happening) -> None:
         """See Sink.put_happening."""
@@ -128,5 +128,5 @@ class Inbox:
         """
         while not self._items:
             # One-shot: replaced before the wait, and there is no checkpoint in between.
-            self._arrived = trio.Event()
+            self._arrived = anyio.Event()
             await self._arrived.wait()

@@ -13,26 +13,30 @@ misses one; what a store's fold wrote is exactly once.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
+import anyio.lowlevel
 import attrs
-import trio
 
 from khala_client.core.cursor import After, Cursor
 from khala_client.errors import KhalaError, StaleCursor
 from khala_client.events import Event
 from khala_client.notices import HistoryRead, Live, Notice
-from khala_client.trio.inbox import Ended, Inbox, Started
+from khala_client.ring.inbox import Ended, Inbox, Started
+from khala_client.ring.store_calls import StoreCalls
 from khala_contracts.chain import chain_start
 from khala_contracts.topics import Lineage, Seq, TopicName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from anyio.abc import TaskGroup
+
     from khala_client.core.apply import ApplyCounts
+    from khala_client.ring.link import SyncLink
+    from khala_client.ring.paging import HistoryPages
     from khala_client.store import Store
-    from khala_client.trio.link import SyncLink
-    from khala_client.trio.paging import HistoryPages
 
 __all__ = ["Subscription"]
 
@@ -52,18 +56,23 @@ class Subscription:
         after: After,
         *,
         is_stored: bool,
+        tasks: TaskGroup,
         link: SyncLink,
         store: Store,
         pages: HistoryPages | None = None,
         on_notice: Callable[[Notice], None] | None = None,
     ) -> None:
-        """Follow ``topic`` after ``after``; ``is_stored``: that is where ``store`` stands."""
+        """Follow ``topic`` after ``after``; ``is_stored``: that is where ``store`` stands.
+
+        ``tasks`` are the client's: they make the calls of a store that waits for a disk.
+        """
         self.topic = topic
         self._after = after
         self._is_begun = is_stored
         self._begin_at: Cursor | None = None
         self._link = link
         self._store = store
+        self._calls = StoreCalls(tasks)
         self._pages = pages
         self._on_notice = on_notice
         self._inbox = Inbox(pause=lambda: link.pause(topic), resume=lambda: link.resume(topic))
@@ -103,6 +112,7 @@ class Subscription:
         Cancellation: the caller shields it; a commit is begun and finished, or not begun.
         """
         self._link.leave(self.topic, self._inbox)
+        await self._calls.settle()
         if is_clean:
             self._settle()
         await self._commit()
@@ -122,6 +132,8 @@ class Subscription:
         silent is the application's business.
         """
         self._settle()
+        # A call before this one may have been cancelled while the store was at work.
+        await self._calls.settle()
         if len(self._processed) >= COMMIT_EVENTS_MAX:
             await self._commit()
         # What an item asks for is first noted and then awaited, so that a cancelled call loses nothing.
@@ -204,21 +216,28 @@ class Subscription:
 
     async def _begin(self, cursor: Cursor) -> None:
         if self._store.is_blocking:
-            await trio.to_thread.run_sync(self._store.begin, cursor)
+            await self._calls.make(partial(self._store.begin, cursor), then=self._note_begun)
         else:
             self._store.begin(cursor)
+            self._note_begun()
+
+    def _note_begun(self) -> None:
         self._is_begun, self._begin_at = True, None
 
     async def _commit(self) -> None:
         if not self._processed:
             return
         if self._store.is_blocking:
-            # Not abandoned when cancelled: it is either not begun or finished, never unknown.
-            await trio.to_thread.run_sync(self._store.commit, tuple(self._processed))
+            commit = partial(self._store.commit, tuple(self._processed))
+            await self._calls.make(commit, then=partial(self._note_committed, len(self._processed)))
         else:
-            await trio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
             self._store.commit(self._processed)
-        self._processed.clear()
+            self._note_committed(len(self._processed))
+
+    def _note_committed(self, count: int) -> None:
+        # Events may have been processed meanwhile: those stay for the next commit.
+        del self._processed[:count]
 
     def _tell(self, notice: Notice) -> None:
         if isinstance(notice, Live):

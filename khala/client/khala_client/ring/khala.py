@@ -1,8 +1,8 @@
-"""The client of an application: follow topics, append to runs.
+"""The client of an application: follow topics, append to runs, publish to app topics.
 
-Holds the tasks that outlive single calls (the one connection, the senders of open runs) in one
-nursery; leaving ``async with Khala...`` ends them. A failure of theirs reaches whoever waits for
-them; an exception of the block comes out as itself, not in a group.
+Holds the tasks that outlive single calls (the one connection, the senders of open runs, the calls of
+stores) in one group; leaving ``async with Khala...`` ends them. A failure of theirs reaches whoever
+waits for them; an exception of the block comes out as itself, not in a group.
 """
 
 from __future__ import annotations
@@ -11,44 +11,45 @@ import os
 import random
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final, Literal, Self
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
 
-import trio
+import anyio
+import anyio.to_thread
 
-from khala_client.core.cursor import After, Cursor, FromWord
 from khala_client.core.protocol import Identity
 from khala_client.credentials import Credentials, KeyCredentials
-from khala_client.errors import KhalaError, error_for
-from khala_client.http import ControlClient, RuntimeClient
+from khala_client.errors import KhalaError
+from khala_client.http import ControlClient, RuntimeClient, history_path
 from khala_client.http_calls import open_http
+from khala_client.ring.link import SyncLink
+from khala_client.ring.paging import HistoryPages
+from khala_client.ring.profile_credentials import ProfileCredentials
+from khala_client.ring.requests import MintedToken, Requests, new_key, parse_topic_argument
+from khala_client.ring.run import Run
+from khala_client.ring.subscription import Subscription
 from khala_client.settings import Settings, load_settings
 from khala_client.store import MemoryStore, SqliteStore, Store
-from khala_client.trio.link import SyncLink
-from khala_client.trio.paging import HistoryPages
-from khala_client.trio.profile_credentials import ProfileCredentials
-from khala_client.trio.retry import Retry
-from khala_client.trio.run import Run, new_key
-from khala_client.trio.subscription import Subscription
 from khala_client.version import CLIENT_BUILD_ID
-from khala_contracts.topics import Seq, TopicInvalid, TopicName, parse_topic
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
     import httpx
+    from anyio.abc import TaskGroup
 
     from khala_client.core.backoff import Rng
+    from khala_client.core.cursor import After, Cursor, FromWord
     from khala_client.notices import Notice
-    from khala_client.resources import RunInfo
+    from khala_client.resources import Ack, RunInfo
+    from khala_client.ring.ports import EventLoop
+    from khala_contracts.topics import TopicName
 
 __all__ = ["Khala"]
 
-# For a call that an application waits for before it can begin anything: long enough for a restart
-# of a service, short enough that a wrong URL is noticed.
-_START_PATIENCE_S: Final = 20.0
 # Ending a run while an exception or a cancellation passes through must not hold it up for long.
 _ENDING_TIMEOUT_S: Final = 5.0
 # Committing what was processed: one transaction, and the wait for another process's.
@@ -66,6 +67,7 @@ class Khala:
 
     control: ControlClient
     runtime: RuntimeClient
+    _loop: ClassVar[EventLoop]
 
     def __init__(
         self,
@@ -81,8 +83,9 @@ class Khala:
         self._wall_clock = wall_clock
         self._ssl_context = ssl_context
         self._exits: AbstractAsyncContextManager[None] | None = None
-        self._tasks: trio.Nursery
+        self._tasks: TaskGroup
         self._link: SyncLink
+        self._requests: Requests
         self._store: Store
         self._credentials: Credentials
 
@@ -117,25 +120,20 @@ class Khala:
             self._credentials = self._open_credentials(http)
             self.control = ControlClient(self._settings.control_url, http, self._credentials)
             self.runtime = RuntimeClient(self._settings.runtime_url, http, self._credentials)
+            sync_url = self._settings.sync_url
+            self._requests = Requests(self.control, self.runtime, rng=self._rng, sync_url=sync_url)
             self._store = self._open_store(stack)
             self._link = SyncLink(
-                self._settings.sync_url,
-                mint=self._mint,
+                sync_url,
+                loop=self._loop,
+                mint=self._mint_own,
                 identity=Identity(self._credentials.device_id, CLIENT_BUILD_ID),
                 rng=self._rng,
                 ssl_context=self._ssl_context,
             )
-            try:
-                async with trio.open_nursery() as self._tasks:
-                    self._tasks.start_soon(self._link.run)
-                    yield
-                    self._tasks.cancel_scope.cancel()
-            except BaseExceptionGroup as group:
-                # The tasks here end by being cancelled only. So a group of one is the block's own
-                # exception, which its author expects as it was raised.
-                if len(group.exceptions) == 1:
-                    raise group.exceptions[0] from None
-                raise
+            async with self._loop.hold_tasks() as self._tasks:
+                self._tasks.start_soon(self._link.run)
+                yield
 
     def _open_credentials(self, http: httpx.AsyncClient) -> Credentials:
         settings = self._settings
@@ -156,7 +154,7 @@ class Khala:
         stack.callback(store.close)
         return store
 
-    async def _mint(self, topics: tuple[TopicName, ...]) -> str:
+    async def _mint_own(self, topics: tuple[TopicName, ...]) -> str:
         return (await self.control.mint_sync_token(topics)).token
 
     @property
@@ -185,7 +183,7 @@ class Khala:
                 remembers nothing, unless it is given a store, which then starts anew.
             store: Instead of the client's own (for ``saved``) or none (otherwise).
             history_by_pages: Read what is no longer replayed from the log over HTTP first, instead
-                of raising StaleCursor. Runs only.
+                of raising StaleCursor. Topics of runs and apps only.
             on_notice: Called with news about the stream; must return at once.
 
         Raises:
@@ -194,54 +192,47 @@ class Khala:
             ValueError: this client follows the topic already.
             StoreConflict: somebody else follows it with this store.
         """
-        parsed = _parse(topic)
+        parsed = parse_topic_argument(topic)
         target = store if store is not None else self._store if after == "saved" else MemoryStore()
         with target.claim(parsed):
             start, is_stored = await self._resolve(parsed, after, target)
-            run_id = _run_id(parsed)
             subscription = Subscription(
                 parsed,
                 start,
                 is_stored=is_stored,
+                tasks=self._tasks,
                 link=self._link,
                 store=target,
-                pages=HistoryPages(self.runtime, run_id, rng=self._rng)
-                if history_by_pages and run_id
+                pages=HistoryPages(self.runtime, parsed, rng=self._rng)
+                if history_by_pages and history_path(parsed)
                 else None,
                 on_notice=on_notice,
             )
             subscription.start()
-            is_clean = False
             try:
                 yield subscription
-                is_clean = True
-            finally:
-                with trio.move_on_after(_STOP_TIMEOUT_S, shield=True):
-                    await subscription.stop(is_clean=is_clean)
+            except BaseException:
+                # An exception is already on its way to the caller; a second one would hide it.
+                with suppress(Exception):
+                    await self._stop(subscription, is_clean=False)  # noqa: ASYNC102 - shields itself
+                raise
+            await self._stop(subscription, is_clean=True)
+
+    async def _stop(self, subscription: Subscription, *, is_clean: bool) -> None:
+        await self._loop.finish(partial(subscription.stop, is_clean=is_clean), within_s=_STOP_TIMEOUT_S)
 
     async def _resolve(
         self, topic: TopicName, after: Cursor | int | FromWord | Literal["saved"], store: Store
     ) -> tuple[After, bool]:
         if after == "saved":
             if store.is_blocking:
-                saved = await trio.to_thread.run_sync(store.load_cursor, topic)
+                saved = await anyio.to_thread.run_sync(store.load_cursor, topic)
             else:
                 saved = store.load_cursor(topic)
             return (saved, True) if saved is not None else ("beginning", False)
         if isinstance(after, int):
-            return (await self._cursor_at(topic, after) if after > 0 else "beginning"), False
+            return (await self._requests.find_cursor(topic, after) if after > 0 else "beginning"), False
         return after, False
-
-    async def _cursor_at(self, topic: TopicName, seq: int) -> Cursor:
-        # A bare seq gets the lineage of now, and of runs the chain of the log at that place: from
-        # there on it is as good as a cursor that was kept.
-        retry = Retry(self._rng, patience_s=_START_PATIENCE_S)
-        info = await retry.attempt(lambda: self.runtime.get_topic(topic))
-        run_id = _run_id(topic)
-        if run_id is None or seq > info.head_seq:
-            return Cursor(topic, Seq(seq), info.lineage)
-        page = await retry.attempt(lambda: self.runtime.read_events(run_id, after_seq=seq, limit=1))
-        return Cursor(topic, Seq(seq), page.cursor.lineage, page.chain_before)
 
     # -- appending -----------------------------------------------------------------------------------
 
@@ -268,77 +259,103 @@ class Khala:
 
         Raises:
             KhalaError: refused, for example ``name_taken``; while leaving: an event that nobody
-                waited for was refused.
+                waited for was refused, and the run has failed.
         """
-        key = key or new_key()
-        created = await Retry(self._rng, patience_s=_START_PATIENCE_S).attempt(
-            lambda: self.runtime.create_run(
-                idempotency_key=key,
-                name=name,
-                agent=agent,
-                source=source,
-                attributes=attributes,
-                org_id=org_id,
-            )
+        info = await self._requests.start_run(
+            key=key or new_key(), name=name, agent=agent, source=source, attributes=attributes, org_id=org_id
         )
-        async with self._open_run(created.run) as run:
+        async with self._open_run(info) as run:
             try:
                 yield run
+                await run.finish()
             except Exception as error:
-                with trio.move_on_after(_ENDING_TIMEOUT_S, shield=True):
-                    await _end_run(run, "failed", type(error).__name__)
+                await self._end_run(run, "failed", type(error).__name__)
                 raise
             except BaseException:
-                with trio.move_on_after(_ENDING_TIMEOUT_S, shield=True):
-                    await _end_run(run, "cancelled", "")
+                await self._end_run(run, "cancelled", "")  # noqa: ASYNC102 - shields itself
                 raise
-            await run.finish()
 
     @asynccontextmanager
     async def attach_run(self, run_id: str) -> AsyncIterator[Run]:
         """Append to a run that exists; leaving the block flushes, and does not end the run.
 
+        With an exception, too; then for five seconds at most.
+
         Raises:
             KhalaError: ``not_found``.
         """
-        info = await Retry(self._rng, patience_s=_START_PATIENCE_S).attempt(
-            lambda: self.runtime.get_run(run_id)
-        )
-        async with self._open_run(info) as run:
-            yield run
+        async with self._open_run(await self._requests.find_run(run_id)) as run:
+            try:
+                yield run
+            except BaseException:
+                await self._end_in_time(run.flush)  # noqa: ASYNC102 - shields itself
+                raise
             await run.flush()
 
     @asynccontextmanager
     async def _open_run(self, info: RunInfo) -> AsyncIterator[Run]:
         run = Run(info, self.runtime, rng=self._rng)
-        scope = trio.CancelScope()
+        scope = anyio.CancelScope()
 
         async def send_until_left() -> None:
-            with scope:
-                await run.run_sender()
+            try:
+                with scope:
+                    await run.run_sender()
+            finally:
+                run.abandon(
+                    KhalaError("unavailable", "the run was left before this was appended", retryable=True)
+                )
 
         self._tasks.start_soon(send_until_left)
         try:
             yield run
         finally:
             scope.cancel()
-            run.abandon(
-                KhalaError("unavailable", "the run was left before this was appended", retryable=True)
-            )
 
+    async def _end_run(self, run: Run, state: str, reason: str) -> None:
+        await self._end_in_time(partial(run.finish, state, reason=reason))
 
-async def _end_run(run: Run, state: str, reason: str) -> None:
-    # An exception is already on its way to the caller; a second one would hide it.
-    with suppress(KhalaError):
-        await run.finish(state, reason=reason)
+    async def _end_in_time(self, call: Callable[[], Awaitable[object]]) -> None:
+        async def end() -> None:
+            # An exception is already on its way to the caller; a second one would hide it.
+            with suppress(KhalaError):
+                await call()
 
+        await self._loop.finish(end, within_s=_ENDING_TIMEOUT_S)
 
-def _parse(topic: str) -> TopicName:
-    try:
-        return parse_topic(topic).name
-    except TopicInvalid as error:
-        raise error_for("topic_invalid", details={"problem": error.detail}) from error
+    async def publish(
+        self, topic: str, kind: str, data: Mapping[str, object] | None = None, /, **fields: object
+    ) -> Ack:
+        """Append one event to an app topic and return its ack: from then on it is durable.
 
+        Args:
+            topic: ``app:{org_id}:{name}``; it begins with its first event.
+            kind: A kind of the app class, for example ``custom``.
+            data: The payload as a mapping; or give its fields by keyword.
+            **fields: Fields of the payload.
 
-def _run_id(topic: TopicName) -> str | None:
-    return parse_topic(topic).ids.get("run_id")
+        Raises:
+            KhalaError: refused; ``not_found`` without the publish right.
+            Unavailable: not acknowledged in five minutes; it may still have been appended.
+
+        Cancellation: the request is dropped; whether it was appended is unknown.
+        """
+        return await self._requests.publish(topic, kind, {**(data or {}), **fields}, key=new_key())
+
+    # -- tokens ----------------------------------------------------------------------------------------
+
+    async def mint(
+        self, *, user_id: str, device_id: str, topics: Sequence[str], ttl_s: int = 0
+    ) -> MintedToken:
+        """Mint the token of one connection for a user of your own application; needs the mint right.
+
+        Args:
+            user_id: Your own name of the user; revoking it ends all that was minted for it.
+            device_id: The browser or device, ``dev_...``, made and kept there.
+            topics: 1..256 topics that this user may read, and nothing else.
+            ttl_s: 60..900; 0 takes the server's default.
+
+        Raises:
+            Forbidden: the key may not read one of the topics, or may not mint.
+        """
+        return await self._requests.mint(user_id, device_id, topics, ttl_s=ttl_s)

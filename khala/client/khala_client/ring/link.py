@@ -10,11 +10,12 @@ writer, timer. Invariant: at most one socket at any time; every queue here is bo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+import anyio
 import attrs
-import trio
 
 from khala_client.core.apply import ApplyCounts
 from khala_client.core.happenings import (
@@ -31,15 +32,19 @@ from khala_client.core.happenings import (
 from khala_client.core.sync import Reconnect, Stop, SyncMachine
 from khala_client.errors import KhalaError, Unavailable
 from khala_client.notices import Connected, Disconnected, Notice
-from khala_client.trio.websocket import CLOSE_TIMEOUT_S, Pumps, SyncSocket, connect_sync_socket, hold_pumps
+from khala_client.ring.ports import SocketEnded
 from khala_contracts.topics import TopicName
 
 if TYPE_CHECKING:
     import ssl
 
+    from anyio.abc import TaskGroup
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
     from khala_client.core.backoff import Rng
     from khala_client.core.cursor import After
     from khala_client.core.protocol import Identity
+    from khala_client.ring.ports import EventLoop, SyncSocket
 
 __all__ = ["Mint", "Sink", "SyncLink"]
 
@@ -47,7 +52,10 @@ __all__ = ["Mint", "Sink", "SyncLink"]
 _OUTBOUND_MAX: Final = 256
 # A mint asks the runtime for owners; the HTTP client's own time-outs are longer than a user's patience.
 _MINT_TIMEOUT_S: Final = 20.0
+# Closing the socket has deadlines of its own, of two seconds together; past this a library hangs.
+_LEAVE_TIMEOUT_S: Final = 5.0
 _NO_FAILURE: Final = ""
+_CLOSED: Final = "the client was closed"
 
 # Mints a token for these topics; raises KhalaError.
 Mint = Callable[[tuple[TopicName, ...]], Awaitable[str]]
@@ -72,22 +80,25 @@ class SyncLink:
         self,
         url: str,
         *,
+        loop: EventLoop,
         mint: Mint,
         identity: Identity,
         rng: Rng,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._url = url
+        self._loop = loop
         self._mint = mint
         self._ssl_context = ssl_context
         self._machine = SyncMachine(identity, rng=rng)
         self._sinks: dict[TopicName, Sink] = {}
-        self._outbound: trio.MemorySendChannel[bytes] | None = None
+        self._outbound: MemoryObjectSendStream[bytes] | None = None
         self._close_request: CloseRequest | None = None
         self._is_token_due = False
         self._is_hanging_up = False
+        self._is_over = False
         # Set and replaced whenever a waiting task has to look again.
-        self._changed = trio.Event()
+        self._changed = anyio.Event()
 
     # -- for subscriptions; all of these are synchronous --------------------------------------
 
@@ -96,7 +107,10 @@ class SyncLink:
 
         Raises:
             ValueError: it is followed already by another subscription of this client.
+            Unavailable: the client was closed.
         """
+        if self._is_over:
+            raise Unavailable(_CLOSED)
         output = self._machine.follow(topic, after)
         self._sinks[topic] = sink
         self._perform(output)
@@ -131,6 +145,14 @@ class SyncLink:
 
     async def run(self) -> None:
         """Serve until cancelled. Raises nothing else: followers learn of failures by their sinks."""
+        try:
+            await self._serve()
+        finally:
+            # Whoever follows on is told, instead of waiting for what nobody sends any more.
+            self._is_over = True
+            self._perform(self._machine.stop(Unavailable(_CLOSED)))
+
+    async def _serve(self) -> None:
         while True:
             await self._wait_until(self._is_wanted)
             decision = await self._run_connection()
@@ -139,8 +161,8 @@ class SyncLink:
                 continue
             if decision.code != _NO_FAILURE:
                 self._notify(Disconnected(decision.code, decision.delay_s))
-            with trio.move_on_after(decision.delay_s):
-                await self._wait_until(self._is_unwanted)
+            # To its end, whoever leaves and follows meanwhile: the next connection is still the next attempt.
+            await anyio.sleep(decision.delay_s)
 
     def _is_wanted(self) -> bool:
         return bool(self._machine.topics)
@@ -155,58 +177,58 @@ class SyncLink:
 
     def _wake(self) -> None:
         self._changed.set()
-        self._changed = trio.Event()
+        self._changed = anyio.Event()
 
     async def _run_connection(self) -> Reconnect | Stop:
         topics = self._machine.topics
         try:
             token = await self._mint_in_time(topics)
         except KhalaError as error:
-            return self._mint_refused(error)
-        async with trio.open_nursery() as tasks:
-            pumps: Pumps = await tasks.start(hold_pumps)
-            try:
-                decision = await self._converse(pumps, token, topics)
-            finally:
-                pumps.stop()
-        return decision
+            return self._mint_refused(error, topics)
+        async with anyio.create_task_group() as tasks:
+            decision = await self._converse(tasks, token, topics)
+        return decision  # noqa: RET504 - a return inside the block of a task group is a trap
 
     async def _mint_in_time(self, topics: tuple[TopicName, ...]) -> str:
-        with trio.move_on_after(_MINT_TIMEOUT_S):
+        with anyio.move_on_after(_MINT_TIMEOUT_S):
             return await self._mint(topics)
         raise Unavailable("no sync token in time")
 
-    def _mint_refused(self, error: KhalaError) -> Reconnect | Stop:
-        if error.topic is not None and not error.retryable and TopicName(error.topic) in self._machine.topics:
-            # One topic of several may not be read: that one ends, the others go on at once.
+    def _mint_refused(self, error: KhalaError, topics: tuple[TopicName, ...]) -> Reconnect | Stop:
+        if error.topic is not None and not error.retryable and TopicName(error.topic) in topics:
+            # One topic of several may not be read: that one ends, the others go on at once. It may
+            # have been left while it was asked for.
             self._perform(self._machine.end_topic(TopicName(error.topic), error))
             return Reconnect(0.0, _NO_FAILURE)
         return self._machine.connect_failed(error)
 
-    async def _converse(self, pumps: Pumps, token: str, topics: tuple[TopicName, ...]) -> Reconnect | Stop:
+    async def _converse(
+        self, tasks: TaskGroup, token: str, topics: tuple[TopicName, ...]
+    ) -> Reconnect | Stop:
         try:
-            socket = await connect_sync_socket(pumps, self._url, ssl_context=self._ssl_context)
+            socket = await self._loop.connect(tasks, self._url, ssl_context=self._ssl_context)
         except KhalaError as error:
             return self._machine.connect_failed(error)
-        self._outbound, outbound = trio.open_memory_channel[bytes](_OUTBOUND_MAX)
+        self._outbound, outbound = anyio.create_memory_object_stream[bytes](_OUTBOUND_MAX)
         self._close_request, self._is_token_due, self._is_hanging_up = None, False, False
         try:
-            async with trio.open_nursery() as speakers:
-                self._perform(self._machine.connected(token, topics, trio.current_time()))
+            async with anyio.create_task_group() as speakers:
+                self._perform(self._machine.connected(token, topics, anyio.current_time()))
                 speakers.start_soon(self._write, socket, outbound)
                 speakers.start_soon(self._keep_time, speakers, socket)
                 await self._read(socket)
                 speakers.cancel_scope.cancel()
         finally:
             self._outbound.close()
+            outbound.close()
             self._outbound = None
-            with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+            with anyio.move_on_after(_LEAVE_TIMEOUT_S, shield=True):
                 await self._close(socket)
         if self._is_hanging_up:
             # Also if somebody follows something again by now: we ended it, and it was no failure.
-            self._machine.hung_up(trio.current_time())
+            self._machine.hung_up(anyio.current_time())
             return Reconnect(0.0, _NO_FAILURE)
-        return self._machine.disconnected(socket.close_code, trio.current_time())
+        return self._machine.disconnected(socket.close_code, anyio.current_time())
 
     async def _close(self, socket: SyncSocket) -> None:
         request = self._close_request or CloseRequest(1000, "")
@@ -216,24 +238,24 @@ class SyncLink:
         while self._close_request is None:
             try:
                 data = await socket.receive()
-            except trio.EndOfChannel:
+            except SocketEnded:
                 return
-            self._perform(self._machine.receive_untrusted(data, trio.current_time()))
+            self._perform(self._machine.receive_untrusted(data, anyio.current_time()))
 
-    async def _write(self, socket: SyncSocket, outbound: trio.MemoryReceiveChannel[bytes]) -> None:
+    async def _write(self, socket: SyncSocket, outbound: MemoryObjectReceiveStream[bytes]) -> None:
         async for data in outbound:
             try:
                 await socket.send(data)
-            except trio.BrokenResourceError:
+            except SocketEnded:
                 return  # the reader sees the end, too, and knows its code
 
-    async def _keep_time(self, speakers: trio.Nursery, socket: SyncSocket) -> None:
+    async def _keep_time(self, speakers: TaskGroup, socket: SyncSocket) -> None:
         while True:
             changed = self._changed
             wakeup_s = self._machine.next_wakeup_s()
-            with trio.move_on_at(wakeup_s if wakeup_s is not None else trio.current_time() + 3600):
+            with anyio.CancelScope(deadline=wakeup_s if wakeup_s is not None else math.inf):
                 await changed.wait()
-            output = self._machine.tick(trio.current_time())
+            output = self._machine.tick(anyio.current_time())
             self._perform(output)
             if output.ping:
                 speakers.start_soon(self._ping, socket)
@@ -248,16 +270,17 @@ class SyncLink:
     async def _ping(self, socket: SyncSocket) -> None:
         try:
             await socket.ping()
-        except trio.BrokenResourceError:
+        except SocketEnded:
             return
-        self._machine.alive(trio.current_time())
+        self._machine.alive(anyio.current_time())
 
     async def _renew(self) -> None:
         topics = self._machine.topics
         try:
             token = await self._mint_in_time(topics)
         except KhalaError as error:
-            self._perform(self._machine.renew_failed(error, trio.current_time()))
+            self._perform(self._machine.renew_failed(error, anyio.current_time()))
+            self._wake()  # the timer has to wait for another time now
             return
         self._perform(self._machine.renew(token, topics))
 
@@ -279,9 +302,9 @@ class SyncLink:
             return
         try:
             self._outbound.send_nowait(data)
-        except trio.WouldBlock:
+        except anyio.WouldBlock:
             self._close_request = CloseRequest(1000, "the socket takes nothing")
-        except trio.BrokenResourceError:
+        except anyio.BrokenResourceError:
             return  # the writer has ended; the reader reports the end
 
     def _report(self, happening: Happening) -> None:

@@ -1,8 +1,8 @@
 """A topic from its oldest retained event to its head, once, verified on the way.
 
-Of runs the event log is read by pages over HTTP: it is never pruned, so everything is there. Other
-topics are followed from their floor. In both cases the chain is compared with what the authority
-states about floor and head on another way, and the read ends at the head that was stated first.
+Of runs and app topics the event log is read by pages over HTTP: it is never pruned, so everything is
+there. Other topics are followed from their floor. In both cases the chain is compared with what the
+authority states about floor and head on another way, and the read ends at the head that was stated first.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Self
 
-import trio
+import anyio
 
 from khala_client.core.cursor import Cursor
 from khala_client.errors import ChainMismatch, Unavailable
-from khala_client.trio.paging import HistoryPages
-from khala_client.trio.retry import Retry
+from khala_client.http import history_path
+from khala_client.ring.paging import HistoryPages
+from khala_client.ring.retry import Retry
 from khala_contracts.chain import chain_after, chain_start
 from khala_contracts.errors import WireError
-from khala_contracts.topics import Seq, parse_topic
+from khala_contracts.topics import Seq
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from khala_client.events import Event
     from khala_client.resources import TopicInfo
-    from khala_client.trio.khala import Khala
+    from khala_client.ring.khala import Khala
     from khala_contracts.topics import TopicName
 
 __all__ = ["WholeHistory"]
@@ -35,7 +36,7 @@ class WholeHistory:
     """One read of one topic.
 
     Attributes:
-        first_seq: Where it begins: 1, or the floor of a topic that is no run's.
+        first_seq: Where it begins: 1, or the floor of a topic without a log.
         chain_before: Chain before that.
         seq: Where it stands; after ``read``, the head.
         chain: Chain there.
@@ -46,8 +47,8 @@ class WholeHistory:
         self._khala = khala
         self._info = info
         self._silence_max_s = silence_max_s
-        self._run_id = parse_topic(info.topic).ids.get("run_id")
-        self.first_seq = 1 if self._run_id is not None else info.floor_seq
+        self._has_log = history_path(info.topic) is not None
+        self.first_seq = 1 if self._has_log else info.floor_seq
         self.chain_before = chain_start(info.topic) if self.first_seq == 1 else info.floor_chain
         self.seq, self.chain = self.first_seq - 1, self.chain_before
 
@@ -78,18 +79,18 @@ class WholeHistory:
         self._compare()
         if self.seq >= self._info.head_seq:
             return
-        if self._run_id is not None:
-            await self._read_pages(self._run_id, take)
+        if self._has_log:
+            await self._read_pages(take)
         else:
             await self._follow(take)
 
-    async def _read_pages(self, run_id: str, take: Callable[[Event], None]) -> None:
-        pages = HistoryPages(self._khala.runtime, run_id, rng=random.SystemRandom())
+    async def _read_pages(self, take: Callable[[Event], None]) -> None:
+        pages = HistoryPages(self._khala.runtime, self._info.topic, rng=random.SystemRandom())
         while self.seq < self._info.head_seq:
             try:
                 page = await pages.read_after(self._cursor())
             except ChainMismatch as error:
-                first_bad_seq = await self._locate(run_id) or error.seq
+                first_bad_seq = await self._locate() or error.seq
                 raise ChainMismatch(self._info.topic, first_bad_seq, lineage=self._info.lineage) from error
             if not page.events:
                 # Pages end before the head that was stated: what lies between is missing.
@@ -98,13 +99,13 @@ class WholeHistory:
                 if self.seq < self._info.head_seq:
                     self._take(event, take)
 
-    async def _locate(self, run_id: str) -> int | None:
+    async def _locate(self) -> int | None:
         """Find where the page after our position leaves the chain that the authority states.
 
         A page states the chain at its ends alone; pages that begin inside it state it there.
         """
-        read = self._khala.runtime.read_events
-        page = await read(run_id, after_seq=self.seq)
+        topic, read = self._info.topic, self._khala.runtime.read_history
+        page = await read(topic, after_seq=self.seq)
         chains = [page.chain_before]
         for stored in page.events:
             try:
@@ -114,14 +115,14 @@ class WholeHistory:
         good, bad = 0, len(page.events)
         while bad - good > 1:
             middle = (good + bad) // 2
-            stated = (await read(run_id, after_seq=self.seq + middle, limit=1)).chain_before
+            stated = (await read(topic, after_seq=self.seq + middle, limit=1)).chain_before
             good, bad = (middle, bad) if stated == chains[middle] else (good, middle)
         return self.seq + bad if page.events else None
 
     async def _follow(self, take: Callable[[Event], None]) -> None:
         async with self._khala.subscribe(self._info.topic, after=self._cursor()) as events:
             while self.seq < self._info.head_seq:
-                with trio.move_on_after(self._silence_max_s):
+                with anyio.move_on_after(self._silence_max_s):
                     self._take(await anext(events), take)
                     continue
                 raise Unavailable(f"nothing came for {self._silence_max_s:.0f} s")
