@@ -12,9 +12,11 @@ import attrs
 from attrs.validators import ge, le
 
 from khala.core.limits import NodeLimits
+from khala_service import client_address, origins
 from khala_service.admin_routes import check_admin_token
 from khala_service.config import Secret, described
 from khala_service.failpoints import check_failpoint_settings
+from khala_service.tls import check_tls_fields
 
 __all__ = ["SECTION", "NodeConfig"]
 
@@ -45,6 +47,20 @@ class NodeConfig:
         default=None,
         metadata=described("Opens the operators' routes of the admin port; without it there are none."),
     )
+    tls_cert: Path | None = attrs.field(
+        default=None,
+        metadata=described(
+            "PEM file with the certificate of the WebSocket listener and those that lead to its authority; none: in clear. "
+            "SIGHUP reads it again."
+        ),
+    )
+    tls_key: Path | None = attrs.field(
+        default=None, metadata=described("PEM file with its private key, without a pass phrase.")
+    )
+    tls_ca: Path | None = attrs.field(
+        default=None,
+        metadata=described("PEM file of the authority that signs control; none: the public ones."),
+    )
     drain_notice_s: float = attrs.field(
         default=1.0,
         validator=[ge(0), le(60)],
@@ -55,9 +71,8 @@ class NodeConfig:
     node_id: str = attrs.field(
         default="", metadata=described("Name in welcome and logs; empty: made at start.")
     )
-    allowed_origins: tuple[str, ...] = attrs.field(
-        default=(), metadata=described("Origins whose pages may connect, as browsers send them.")
-    )
+    cors_origins: tuple[str, ...] = attrs.field(default=(), metadata=described(origins.DESCRIPTION))
+    trusted_proxies: tuple[str, ...] = attrs.field(default=(), metadata=described(client_address.DESCRIPTION))
     mode: Literal["production", "dev"] = attrs.field(
         default="production", metadata=described("dev: failpoints are accepted.")
     )
@@ -72,5 +87,8 @@ class NodeConfig:
 
     def __attrs_post_init__(self) -> None:
         """Check what no single field can say. Raises ValueError naming the key."""
+        origins.check_origins(self.cors_origins)
+        client_address.check_trusted_proxies(self.trusted_proxies)
+        check_tls_fields(self.tls_cert, self.tls_key)
         check_admin_token(self.admin_token)
         check_failpoint_settings(self.mode, self.failpoints, self.failpoint_file)

@@ -15,8 +15,9 @@ import attrs
 import httpx
 import trio
 
+from khala.adapters.audit_messages import batch_message
 from khala.core.revocation_view import Revocation, RevocationKind, RevocationPage
-from khala.ports import ControlUnavailableError
+from khala.ports import AuditRefusedError, ControlUnavailableError
 from khala_contracts import http_messages as m
 from khala_contracts import reason_codes
 from khala_contracts.errors import WireError
@@ -24,11 +25,17 @@ from khala_contracts.wire_enums import EnumMap
 from khala_service.errors import PeerRefused, Unavailable
 
 if TYPE_CHECKING:
+    import ssl
+
+    from khala.core.access_audit import AuditBatch
     from khala_contracts.reason_codes import ReasonCode
     from khala_contracts.sync_claims import SyncClaims
     from khala_service.adapters.http_client import ServiceHttpClient
 
 REDEEM_ROUTE: Final = "/internal/v1/sync-tokens/redeem"
+AUDIT_ROUTE: Final = "/internal/v1/audit"
+# Control refuses us, or is older than this route: what we have to tell is not at fault.
+_NOT_THE_BATCH: Final = frozenset({401, 403, 404, 405})
 REVOCATIONS_ROUTE: Final = "/internal/v1/revocations"
 _REVOCATION_KINDS: Final = EnumMap(RevocationKind, m.RevocationKind.DESCRIPTOR)
 BATCH_MAX: Final = 256
@@ -103,6 +110,18 @@ class HttpControlClient:
             raise ControlUnavailableError(1.0) from exc
         return RevocationPage(rows, answer.head_seq, answer.floor_seq)
 
+    async def append_audit(self, batch: AuditBatch) -> None:
+        """Have control write a batch; see AuditLog."""
+        request = batch_message(batch, node_id=self._node_id)
+        try:
+            await self._client.post(AUDIT_ROUTE, request, m.AppendAuditResponse, timeout_s=ANSWER_TIMEOUT_S)
+        except Unavailable as exc:
+            raise ControlUnavailableError(exc.retry_after_s) from exc
+        except PeerRefused as exc:
+            if exc.http_status in _NOT_THE_BATCH:
+                raise ControlUnavailableError(1.0) from exc
+            raise AuditRefusedError from exc
+
     async def run(self) -> None:
         """Send batches until cancelled."""
         while True:
@@ -162,14 +181,17 @@ def _revocation_of(row: m.Revocation) -> Revocation:
 class HttpKeySource:
     """Fetches control's JWKS."""
 
-    def __init__(self, control_url: str) -> None:
-        """Fetch from this base URL."""
+    def __init__(self, control_url: str, *, verify: ssl.SSLContext | bool = True) -> None:
+        """Fetch from this base URL; ``verify`` judges its certificate (`khala_service.tls.trust`)."""
+        self._verify = verify
         self._url = control_url.rstrip("/") + "/.well-known/jwks.json"
 
     async def fetch_keys(self) -> list[dict[str, object]]:
         """Return the JSON Web Keys; see KeySource."""
         try:
-            async with httpx.AsyncClient(timeout=ANSWER_TIMEOUT_S, trust_env=False) as client:
+            async with httpx.AsyncClient(
+                timeout=ANSWER_TIMEOUT_S, trust_env=False, verify=self._verify
+            ) as client:
                 response = await client.get(self._url)
                 response.raise_for_status()
                 if len(response.content) > _KEYS_MAX_BYTES:

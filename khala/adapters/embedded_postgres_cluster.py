@@ -120,7 +120,7 @@ def prepare_cluster(data_dir: Path) -> PostgresCluster:
     if owner_uid is not None and not secret_path(data_dir, SUPERUSER).exists():
         raise EmbeddedPostgresRefused(
             f"the database in {data_dir} exists, but its password file "
-            f"{secret_path(data_dir, SUPERUSER)} does not"
+            f"{secret_path(data_dir, SUPERUSER)} does not; put it back, or remove everything with `khala reset`"
         )
     _remove_remains(home)
     home.socket.mkdir(mode=0o700, exist_ok=True)
@@ -212,12 +212,13 @@ def _refuse_other_version(home: PostgresHome, major: int) -> None:
         found = (home.cluster / "PG_VERSION").read_text(encoding="ascii").strip()
     except OSError as error:
         raise EmbeddedPostgresRefused(
-            f"{home.cluster} is not a PostgreSQL cluster that can be read: {error.strerror}"
+            f"{home.cluster} is not a PostgreSQL cluster that can be read: {error.strerror}; start another one "
+            "with `khala up --data-dir DIR`"
         ) from error
     if found != str(major):
         raise EmbeddedPostgresRefused(
             f"the database in {home.cluster} was made by PostgreSQL {found}, "
-            f"but PostgreSQL {major} is installed; it needs another data directory"
+            f"but PostgreSQL {major} is installed; start another one with `khala up --data-dir DIR`"
         )
 
 

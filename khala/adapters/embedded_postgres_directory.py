@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import shlex
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -73,7 +74,8 @@ def make_data_dir(data_dir: Path) -> Path:
             private.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise EmbeddedPostgresRefused(
-            f"the data directory {path} cannot be used: {error.strerror}"
+            f"the data directory {path} cannot be used: {error.strerror}; start another one with "
+            "`khala up --data-dir DIR`"
         ) from error
     return path
 
@@ -89,13 +91,17 @@ def hold_data_dir(data_dir: Path) -> Iterator[None]:
         descriptor = os.open(data_dir / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise EmbeddedPostgresRefused(
-            f"the data directory {data_dir} cannot be used: {error.strerror}"
+            f"the data directory {data_dir} cannot be used: {error.strerror}; start another one with "
+            "`khala up --data-dir DIR`"
         ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise EmbeddedPostgresRefused(f"another khala up is already running on {data_dir}") from None
+            raise EmbeddedPostgresRefused(
+                f"another khala up is already running on {data_dir}; end it with "
+                f"`khala down --data-dir {shlex.quote(str(data_dir))}`"
+            ) from None
         yield
     finally:
         os.close(descriptor)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from fanout_drivers.driver_watch import DriverWatch
+    from khala.actors.access_audit import AccessAudit
     from khala.actors.evictions import Evictions
     from khala.actors.registry import TopicRegistry
     from khala.core.counters import DurationCounts, NodeCounters
@@ -40,6 +41,7 @@ TOTALS: Final = {
     "bytes_pumped": "Bytes handed to sockets by the writers.",
     "records_forged": "Driver records whose MAC or topic did not hold.",
     "position_unknown": "Notices of drivers that something may have been missed.",
+    "revocation_hints": "Hints of the driver that control's log of revocations has grown.",
     "heals": "Journal reads that closed a gap.",
     "pages_read": "Replay pages read from the journal.",
     "page_read_failures": "Replay page reads without an answer.",
@@ -72,6 +74,11 @@ LABELLED: Final[Mapping[str, tuple[str, str, Iterable[str]]]] = {
         "Connections and topics ended because control revoked what they stood on.",
         ("connection", "topic"),
     ),
+    "audit_events": (
+        "fate",
+        "Decisions about access: told to the audit log, or only counted there, and why.",
+        ("sent", "rationed", "no_room", "refused"),
+    ),
     "subscribes": (
         "result",
         "Subscribes answered, by topic: served, stale, or a reason code.",
@@ -90,7 +97,7 @@ _TOPIC_ACTIONS: Final = (
 )
 # Kinds of tasks and pieces of work whose crashes are contained; see actors/supervision.py.
 TASK_KINDS: Final = (
-    "connection", "control_client", "frame", "linger", "observer", "page_read", "position_check", "pump",
+    "access_audit", "connection", "control_client", "frame", "linger", "observer", "page_read", "position_check", "pump",
     "record", "revocation_feed", "start_gate", "sweep", "topic",
 )  # fmt: skip
 # By field of ClassCounters.
@@ -157,6 +164,13 @@ class NodeCollector:
             yield GaugeMetricFamily(_PREFIX + name, text, value=getattr(counters, name))
         for name, (text, read) in self._gauges.items():
             yield GaugeMetricFamily(_PREFIX + name, text, value=read())
+        evictions = HistogramMetricFamily(
+            _PREFIX + "eviction_delay_seconds",
+            "From the time of a revocation by control's clock to the end of a connection.",
+        )
+        delays = counters.eviction_delays
+        evictions.add_metric([], list(_buckets_of(delays)), delays.sum_s)
+        yield evictions
         yield self._slow_consumer_actions()
         yield from self._collect_by_class()
         yield from self._collect_by_version()
@@ -231,6 +245,7 @@ def watch_node(
     pools: Mapping[str, PostgresPool],
     driver: DriverWatch,
     evictions: Evictions,
+    audit: AccessAudit,
 ) -> None:
     """Register everything that a node says of itself; call once."""
     gauges: dict[str, tuple[str, Callable[[], float]]] = {
@@ -242,6 +257,11 @@ def watch_node(
         "revocation_staleness_seconds": (
             "Time since control's log of revocations was last read to its head.",
             lambda: evictions.feed.staleness_s,
+        ),
+        "audit_waiting": ("Events that the audit log does not have yet.", lambda: audit.waiting),
+        "audit_oldest_age_seconds": (
+            "How long the oldest of them has waited.",
+            lambda: audit.oldest_age_s,
         ),
         "revocations_held": ("Ended sessions, keys and memberships held.", lambda: len(evictions.view)),
     }

@@ -44,6 +44,7 @@ class NodeLog:
             "connection_closed",
             reason=connection.ended_as or unsaid,
             app_version=connection.app_version,
+            client=connection.client_address,
             duration_s=round(trio.current_time() - connection.opened_at, 3),
             **who,
         )

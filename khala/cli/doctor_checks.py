@@ -125,7 +125,7 @@ def check_ports(record: UpRecord | None, port_base: int = PORT_BASE) -> Finding:
     if taken:
         named = ", ".join(f"{port} ({name})" for name, port in taken)
         return Finding("ports", "failed", f"taken on {HOST}: {named}", "choose others with --port-base")
-    return Finding("ports", "ok", f"{port_base + 1} to {port_base + 4} are free")
+    return Finding("ports", "ok", f"{port_base} to {port_base + 4} are free")
 
 
 def check_clock(data_dir: Path, record: UpRecord | None, now: Callable[[], float]) -> Finding:

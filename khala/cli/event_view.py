@@ -96,6 +96,10 @@ def _run_finished(data: Data) -> EventView:
     return EventView("■", style, _line(ended, _text(data, "reason"), separator=": "), _text(data, "result"))
 
 
+def _transferred(data: Data) -> EventView:
+    return EventView("◆", "cyan", f"{_text(data, 'from_user_id')} → {_text(data, 'to_user_id')}")
+
+
 def _step_started(data: Data) -> EventView:
     return EventView("○", "bold", _line(_step(data), _text(data, "title"), separator=": "))
 
@@ -160,13 +164,15 @@ def _erased(data: Data) -> EventView:
 
 def _summary(data: Data) -> EventView:
     who = _text(data, "name") or _text(data, "run_id") or _text(data, "worker_id")
-    return EventView("◆", "cyan", _line(who, _word(data, "state"), _text(data, "title"), separator=", "))
+    said = "no longer here" if data.get("withdrawn") else _word(data, "state")
+    return EventView("◆", "cyan", _line(who, said, _text(data, "title"), separator=", "))
 
 
 _VIEWS: Final[Mapping[str, Callable[[Data], EventView]]] = {
     "run.started": _run_started,
     "run.state_changed": _state_changed,
     "run.finished": _run_finished,
+    "run.transferred": _transferred,
     "run.summarised": _summary,
     "step.started": _step_started,
     "thought": _thought,

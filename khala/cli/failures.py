@@ -37,7 +37,7 @@ EXIT_REFUSED: Final = 78
 _ADVICE: Final = {
     Advice.RETRY_NOW: "Try again.",
     Advice.RETRY_BACKOFF: "Try again in a moment.",
-    Advice.REAUTHENTICATE: "Sign in again; where `khala up` runs, restarting it does that.",
+    Advice.REAUTHENTICATE: "Sign in again: `khala login`; where `khala up` runs, `khala login --dev`.",
     Advice.REBOOTSTRAP: "This position cannot be continued; start with --from earliest.",
     Advice.UPGRADE: "Upgrade khala.",
     Advice.GIVE_UP: "",

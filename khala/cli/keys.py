@@ -9,6 +9,7 @@ import trio
 from rich.table import Table
 from rich.text import Text
 
+from khala.cli.durations import duration
 from khala.cli.failures import CommandFailed
 from khala.cli.locations import find_settings, profile_option
 from khala.cli.terminal import Terminal, json_option, open_terminal
@@ -77,11 +78,7 @@ def keys_command() -> None:
 )
 @click.option("--org", "org", default="", help="Id or name of the org; not needed if you have only one.")
 @click.option(
-    "--ttl",
-    "ttl_s",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Lifetime in seconds; 0 means until revoked.",
+    "--ttl", "ttl_s", type=duration, default=0, help="Lifetime, for example 90d; 0 means until revoked."
 )
 @profile_option
 @json_option
@@ -123,6 +120,35 @@ def list_command(profile: Path | None, *, is_json: bool) -> None:
         terminal.show(Text("No keys yet. `khala keys create` makes one.", style="dim"))
 
 
+@keys_command.command("rotate")
+@click.argument("key_id")
+@click.option(
+    "--overlap",
+    "overlap_s",
+    type=duration,
+    default="1h",
+    show_default=True,
+    help="How long the old secret goes on working; 0 ends it, and every earlier one, now.",
+)
+@click.option(
+    "--ttl", "ttl_s", type=duration, default=0, help="New lifetime of the key; 0 leaves its expiry."
+)
+@profile_option
+@json_option
+def rotate_command(key_id: str, overlap_s: int, ttl_s: int, profile: Path | None, *, is_json: bool) -> None:
+    """Give a key a new secret and show it, once; its id and rights stay."""
+    terminal = open_terminal(is_json=is_json)
+    key = _call(profile, lambda khala: khala.control.rotate_key(key_id, overlap_s=overlap_s, ttl_s=ttl_s))
+    terminal.data({**key_record(key), "secret": key.secret})
+    terminal.line(key.secret or "")
+    if not terminal.is_json:
+        minutes, rest_s = divmod(overlap_s, 60)
+        # Not rounded: somebody plans by it.
+        lasts = f"{overlap_s} s" if rest_s or not minutes else f"{minutes} min"
+        old = f"works for another {lasts}" if overlap_s else "has ended"
+        terminal.remark(f"Key {key.key_id}: the old secret {old}. This one is not shown again.")
+
+
 @keys_command.command("revoke")
 @click.argument("key_id")
 @profile_option
@@ -148,6 +174,8 @@ def key_record(key: ServiceKey) -> dict[str, object]:
         "expires_at_s": key.expires_at_s,
         "last_used_at_s": key.last_used_at_s,
         "revoked_at_s": key.revoked_at_s,
+        "rotated_at_s": key.rotated_at_s,
+        "old_secret_ends_at_s": key.old_secret_ends_at_s,
     }
 
 
@@ -177,6 +205,8 @@ def state_of(key: ServiceKey, now_s: float) -> tuple[str, str]:
         return "revoked", "red"
     if key.expires_at_s is not None and key.expires_at_s <= now_s:
         return "expired", "yellow"
+    if key.old_secret_ends_at_s is not None and key.old_secret_ends_at_s > now_s:
+        return "two secrets", "yellow"
     return "active", "green"
 
 

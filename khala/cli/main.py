@@ -30,6 +30,10 @@ COMMANDS: Final[Mapping[str, str]] = {
     "up": "khala.cli.up:up_command",
     "status": "khala.cli.status:status_command",
     "down": "khala.cli.status:down_command",
+    "reset": "khala.cli.reset:reset_command",
+    "login": "khala.cli.login:login_command",
+    "logout": "khala.cli.login:logout_command",
+    "sessions": "khala.cli.sessions:sessions_command",
     "import": "khala.cli.importing:import_command",
     "record": "khala.cli.recording:record_command",
     "tail": "khala.cli.tail:tail_command",
@@ -45,6 +49,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "verify": "khala.cli.verify:verify_command",
     "explain": "khala.cli.explain:explain_command",
     "doctor": "khala.cli.doctor:doctor_command",
+    "check-config": "khala.cli.check_config:check_config_command",
 }
 PLUGIN_GROUP: Final = "khala.commands"
 CHAOS_COMMANDS: Final = ("bench", "drill", "load", "sim")

@@ -1,7 +1,8 @@
-"""``khala runs``: the runs of this user, newest first."""
+"""``khala runs``: the runs of this user, newest first, and giving one to somebody else."""
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -10,8 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from khala.cli.locations import find_settings, profile_option
+from khala.cli.run_repair import drift_command, rebuild_command
 from khala.cli.terminal import Terminal, json_option, open_terminal
 from khala.cli.wording import duration_text, printable, relative_time
+from khala_client.ring.requests import new_key
+from khala_client.ring.retry import Retry
 from khala_client.trio import Khala
 from khala_service.identifiers import SystemClock
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["run_record", "runs_command", "runs_table"]
 
 RUNS_DEFAULT: Final = 20
+_PATIENCE_S: Final = 20.0
 _STATE_STYLES: Final = {
     "running": "bold cyan",
     "created": "cyan",
@@ -84,7 +89,7 @@ def runs_table(runs: list[RunInfo], *, now_s: float, is_decorated: bool) -> Tabl
     return table
 
 
-@click.command("runs")
+@click.group("runs", invoke_without_command=True)
 @click.option(
     "--limit",
     type=click.IntRange(1, 1_000),
@@ -94,8 +99,11 @@ def runs_table(runs: list[RunInfo], *, now_s: float, is_decorated: bool) -> Tabl
 )
 @profile_option
 @json_option
-def runs_command(limit: int, profile: Path | None, *, is_json: bool) -> None:
-    """List your runs, newest first."""
+@click.pass_context
+def runs_command(context: click.Context, limit: int, profile: Path | None, *, is_json: bool) -> None:
+    """List your runs and those of your orgs, newest first."""
+    if context.invoked_subcommand is not None:
+        return
     terminal = open_terminal(is_json=is_json)
 
     async def read() -> list[RunInfo]:
@@ -111,6 +119,31 @@ def runs_command(limit: int, profile: Path | None, *, is_json: bool) -> None:
         return runs[:limit]
 
     _show(terminal, trio.run(read))
+
+
+@runs_command.command("transfer")
+@click.argument("run_id")
+@click.option("--to", "owner_user_id", required=True, help="Id of the new owner, a member of the run's org.")
+@profile_option
+@json_option
+def transfer_command(run_id: str, owner_user_id: str, profile: Path | None, *, is_json: bool) -> None:
+    """Give a run to another member of its org; you lose what only its owner may."""
+    terminal = open_terminal(is_json=is_json)
+    key = new_key()
+
+    async def transfer() -> RunInfo:
+        async with Khala(find_settings(profile)) as khala:
+            return await Retry(random.SystemRandom(), patience_s=_PATIENCE_S).attempt(
+                lambda: khala.runtime.transfer_run(run_id, owner_user_id, idempotency_key=key)
+            )
+
+    run = trio.run(transfer)
+    terminal.data(run_record(run))
+    terminal.show(Text(f"{run.run_id} belongs to {run.owner_user_id} now."))
+
+
+runs_command.add_command(drift_command)
+runs_command.add_command(rebuild_command)
 
 
 def _show(terminal: Terminal, runs: list[RunInfo]) -> None:

@@ -5,7 +5,7 @@ standard input and exit statuses: `khala_service.service_process`.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -16,12 +16,13 @@ import trio
 from rich.text import Text
 
 from control.__main__ import serve as serve_control_process
+from control.app import ControlConfig
 from control.app import migrate as migrate_control
 from fanout_drivers.opening import SECTION as FANOUT_SECTION
-from fanout_drivers.opening import DriverContext, FanoutConfig, open_driver
+from fanout_drivers.opening import DriverContext, FanoutConfig, find_driver, open_driver
 from khala.app import SECTION as NODE_SECTION
 from khala.app import NodeConfig, NodeEndpoints, serve_node
-from khala.cli.failures import CommandFailed
+from khala.cli.failures import EXIT_REFUSED, CommandFailed
 from khala.cli.terminal import Terminal, json_option, open_terminal
 from khala_service.adapters.asyncio_bridge import open_asyncio_loop
 from khala_service.adapters.postgres_migrations import (
@@ -30,16 +31,19 @@ from khala_service.adapters.postgres_migrations import (
     MigrationFilesInvalid,
     MigrationReport,
 )
-from khala_service.config import ConfigSections, Secret, described, load_config
+from khala_service.config import ConfigRefused, ConfigSections, Secret, described, load_config
 from khala_service.database_roles import foreign_role_error
 from khala_service.errors import Unavailable
 from khala_service.service_process import LoggingConfig, Serve, run_service, service_environ
 from runtime.__main__ import serve as serve_runtime_process
+from runtime.app import RuntimeConfig
 from runtime.app import migrate as migrate_runtime
 
 __all__ = [
+    "SERVICE_SECTIONS",
     "MigrateSettings",
     "control_command",
+    "judge_section",
     "migrate_command",
     "migrate_plane",
     "node_command",
@@ -64,6 +68,33 @@ class MigrateSettings:
     )
 
 
+# What a configuration file may hold for the services, by section.
+SERVICE_SECTIONS: Final[Mapping[str, type]] = {
+    "control": ControlConfig,
+    "runtime": RuntimeConfig,
+    "node": NodeConfig,
+    "fanout": FanoutConfig,
+    "logging": LoggingConfig,
+    "migrate": MigrateSettings,
+}
+_ROLES: Final = {"control": "khala_control", "runtime": "khala_runtime", "node": "khala_reader"}
+
+
+def judge_section(sections: ConfigSections, section: str) -> None:
+    """Judge a section as whoever reads it does at its start; errors are added to ``sections``."""
+    match sections.find(SERVICE_SECTIONS[section], section):
+        case (ControlConfig() | RuntimeConfig() | NodeConfig()) as config:
+            sections.add_error(foreign_role_error(section, config.database_dsn, _ROLES[section]))
+        case FanoutConfig() as config:
+            try:
+                find_driver(config.driver)
+            except ConfigRefused as refused:
+                for error in refused.errors:
+                    sections.add_error(error)
+        case _:
+            pass  # refused already, or nothing that the class itself does not know
+
+
 def service_options(command: F) -> F:
     """Add ``--config`` and ``--until-stdin-closes``, which every service has."""
     config = click.option(
@@ -83,7 +114,7 @@ def service_options(command: F) -> F:
 @click.command("control")
 @service_options
 def control_command(config_file: Path | None, *, is_leashed: bool) -> int:
-    """Run control: identities, sessions, sync tokens. Section [control]."""
+    """Run control: identities, sessions, sync tokens. Sections [control] and [fanout]."""
     return serve_control_process(config_file, is_leashed)
 
 
@@ -147,7 +178,14 @@ async def migrate_plane(name: str, owner_dsn: Secret | str) -> MigrationReport:
     """
     try:
         return await MIGRATIONS[name](owner_dsn)
-    except (MigrationDrift, MigrationFailed, MigrationFilesInvalid, Unavailable) as error:
+    except MigrationDrift as error:
+        # Made by a newer build, or applied files were edited: only a person can say which of the two is right.
+        raise CommandFailed(
+            f"the schema of {name} is not one of this build ({error}); take the newer one: "
+            "`pip install --upgrade khala`",
+            exit_status=EXIT_REFUSED,
+        ) from error
+    except (MigrationFailed, MigrationFilesInvalid, Unavailable) as error:
         raise CommandFailed(f"the schema of {name} cannot be brought up to date: {error}") from error
 
 

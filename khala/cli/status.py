@@ -43,8 +43,13 @@ class ServiceState:
 
 
 async def check_services(record: UpRecord) -> list[ServiceState]:
-    """Ask every service of a running system whether it is ready, all at once."""
-    urls = {"control": record.control_url, "runtime": record.runtime_url, **_node_urls(record)}
+    """Ask every service of a running system whether it is ready, all at once; the one origin first."""
+    urls = {
+        "origin": record.origin,
+        "control": record.control_url,
+        "runtime": record.runtime_url,
+        **_node_urls(record),
+    }
     states: dict[str, ServiceState] = {}
 
     async def check(name: str, url: str) -> None:
@@ -72,7 +77,8 @@ async def _check(http: httpx.AsyncClient, name: str, url: str) -> ServiceState:
         answer = await http.get(f"{url}/readyz")
     except httpx.HTTPError as error:
         return ServiceState(name, url, is_ready=False, detail=f"no answer ({type(error).__name__})")
-    if answer.status_code == httpx.codes.OK:
+    # The origin passes on what control says, which control is asked itself: any answer shows that it is there.
+    if answer.status_code == httpx.codes.OK or name == "origin":
         return ServiceState(name, url, is_ready=True)
     return ServiceState(name, url, is_ready=False, detail=failed_checks(answer))
 
@@ -97,7 +103,7 @@ def status_command(data_dir: Path, pid_of: str | None, *, is_json: bool) -> int:
     data_dir = data_dir.expanduser().absolute()
     record = living_record(data_dir)
     if record is None:
-        terminal.show(Text.assemble(("○ ", "bold"), f"Nothing runs on {data_dir}."))
+        terminal.show(Text.assemble(("○ ", "bold"), f"Nothing runs on {data_dir}; `khala up` starts it."))
         terminal.data({"type": "status", "running": False, "data_dir": str(data_dir)})
         return EXIT_FAILED
     if pid_of is not None:

@@ -16,6 +16,7 @@ from khala.cli.signals import taken_signals
 from khala.cli.terminal import json_option, open_terminal
 from khala.cli.topics import parse_topic_argument
 from khala_client.errors import KhalaError, Unavailable
+from khala_client.http import history_path
 from khala_client.notices import Live, Notice
 from khala_client.store import SqliteStore
 from khala_client.trio import Khala
@@ -202,8 +203,8 @@ class Tail:
                 info = await self._khala.runtime.get_topic(self._topic)
                 if info.head_seq == seq:
                     return info.head_chain
-                if self._run_id:
-                    page = await self._khala.runtime.read_events(self._run_id, after_seq=seq, limit=1)
+                if history_path(self._topic) is not None:
+                    page = await self._khala.runtime.read_history(self._topic, after_seq=seq, limit=1)
                     return page.chain_before
             except KhalaError:
                 pass

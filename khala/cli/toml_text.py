@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["toml_document"]
+__all__ = ["toml_document", "toml_value"]
 
 # JSON leaves it as it is; TOML wants every control character escaped.
 _DELETE: Final = "\x7f"
@@ -25,12 +25,17 @@ def toml_document(sections: Mapping[str, Mapping[str, object]]) -> str:
     lines: list[str] = []
     for name, table in sections.items():
         lines.append(f"[{_text(name)}]")
-        lines += [f"{_text(key)} = {_value(value)}" for key, value in table.items()]
+        lines += [f"{_text(key)} = {toml_value(value)}" for key, value in table.items()]
         lines.append("")
     return "\n".join(lines)
 
 
-def _value(value: object) -> str:
+def toml_value(value: object) -> str:
+    """Return a value as it stands behind the equals sign.
+
+    Raises:
+        TypeError: It has no form in TOML.
+    """
     match value:
         case bool():
             return "true" if value else "false"
@@ -41,9 +46,11 @@ def _value(value: object) -> str:
         case datetime.date() | datetime.time():
             return value.isoformat()
         case list() | tuple():
-            return f"[{', '.join(_value(item) for item in value)}]"
+            return f"[{', '.join(toml_value(item) for item in value)}]"
         case Mapping():
-            return f"{{{', '.join(f'{_text(str(key))} = {_value(item)}' for key, item in value.items())}}}"
+            return (
+                f"{{{', '.join(f'{_text(str(key))} = {toml_value(item)}' for key, item in value.items())}}}"
+            )
         case _:
             raise TypeError(f"{type(value).__name__} has no form in TOML")
 

@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import attrs
 import click
@@ -29,10 +29,12 @@ from khala.adapters.embedded_postgres import EmbeddedPostgresFailed, PostgresSer
 from khala.adapters.embedded_postgres_directory import hold_data_dir, make_data_dir
 from khala.adapters.embedded_postgres_roles import bootstrap_roles
 from khala.app import NodeConfig, serve_node
+from khala.cli.first_run import refuse_bad_machine
 from khala.cli.log_file import BoundedLog
 from khala.cli.services import migrate_plane
 from khala.cli.terminal import open_terminal
 from khala.cli.up_life import UpLife
+from khala.cli.up_origin import serve_origin
 from khala.cli.up_ports import PORT_BASE, UpPorts
 from khala.cli.up_record import remove_record
 from khala.cli.up_report import UpReport
@@ -42,6 +44,7 @@ from khala.cli.up_split import SplitUp
 from khala.cli.up_values import UpValues, UserConfig
 from khala_service.adapters.asyncio_bridge import open_asyncio_loop
 from khala_service.config import ConfigRefused, ConfigSections, Secret, load_config
+from khala_service.identifiers import SystemClock
 from khala_service.logs import configure_logging
 from khala_service.service_process import LoggingConfig, service_environ
 from runtime.app import RuntimeConfig, serve_runtime
@@ -72,7 +75,7 @@ C = TypeVar("C")
     "--port-base",
     type=int,
     default=None,
-    help="Listen on the ports above it; 0 takes a free block.  [default: 8470]",
+    help="Everything at this port, services above it; 0 takes a free block.  [default: 8470]",
 )
 @click.option(
     "--ready-file",
@@ -110,6 +113,7 @@ def up_command(
     with ExitStack() as held:
         directory = make_data_dir(settings.data_dir)
         held.enter_context(hold_data_dir(directory))
+        refuse_bad_machine(directory, now_s=SystemClock().now())
         if settings.ready_file is not None:
             # Whoever waits for it must not meet the one of an earlier life.
             settings.ready_file.unlink(missing_ok=True)
@@ -126,7 +130,9 @@ def up_command(
     report.stopped()
 
 
-def judge(config_file: Path | None, given: Mapping[str, object]) -> tuple[UpSettings, str]:
+def judge(
+    config_file: Path | None, given: Mapping[str, object], *, environ: Mapping[str, str] | None = None
+) -> tuple[UpSettings, str]:
     """Return the settings and the name of the fan-out driver, if everything that will be read is right.
 
     Nothing is made on disk: the services' sections are read with secrets of a folder that is gone again.
@@ -134,7 +140,7 @@ def judge(config_file: Path | None, given: Mapping[str, object]) -> tuple[UpSett
     Raises:
         ConfigRefused: with every error of every section.
     """
-    environ = service_environ()
+    environ = service_environ() if environ is None else environ
     sections = ConfigSections(config_file, environ)
     user = UserConfig.read(config_file, environ)
     settings = sections.find(UpSettings, SECTION, overrides=given)
@@ -144,7 +150,7 @@ def judge(config_file: Path | None, given: Mapping[str, object]) -> tuple[UpSett
     sections.find(LoggingConfig, "logging")
     with TemporaryDirectory() as folder:
         parts = UpSecrets.read_or_make(Path(folder), has_nats=trial.nats)
-        values = UpValues(UpPorts(trial.port_base or PORT_BASE, trial.nodes, trial.nats), parts)
+        values = UpValues(UpPorts(trial.port_base or PORT_BASE, trial.nodes, trial.nats), parts, user)
         database = {"database_dsn": Secret("postgresql://trial")}
         sections.find(ControlConfig, "control", overrides=values.control() | database)
         sections.find(RuntimeConfig, "runtime", overrides=values.runtime() | database)
@@ -197,7 +203,8 @@ class Up:
             EmbeddedPostgresFailed: PostgreSQL did not start, or ended by itself.
         """
         life = self._life
-        values = await life.begin()
+        user = UserConfig.read(self._config_file, service_environ())
+        values = attrs.evolve(await life.begin(), user=user)
         async with trio.open_nursery() as root:
             root.start_soon(life.watch_signals, root.cancel_scope)
             self._report.step("Starting PostgreSQL")
@@ -220,12 +227,14 @@ class Up:
         fanout = self._load(FanoutConfig, "fanout", values.fanout(self._driver))
         async with trio.open_nursery() as watching, AsyncExitStack() as drivers:
             watching.start_soon(_fail_when_ended, server)
-            publishing, subscribing = await _open_drivers(drivers, fanout, runtime, node)
+            hinting, publishing, subscribing = await _open_drivers(drivers, fanout, control, runtime, node)
             async with trio.open_nursery() as services:
-                await services.start(partial(serve_control, control, drain=stop_services))
+                await services.start(partial(serve_control, control, driver=hinting, drain=stop_services))
                 await services.start(partial(serve_runtime, runtime, driver=publishing, drain=stop_services))
                 async with trio.open_nursery() as nodes:
                     await nodes.start(partial(serve_node, node, driver=subscribing, drain=stop_node))
+                    # Outlives what is behind it: clients of a draining node are told so through here.
+                    await watching.start(serve_origin, values.ports)
                     await self._life.announce(values)
                     await self._life.stop.wait()
                     self._report.stopping()
@@ -247,17 +256,26 @@ class Up:
 
 
 async def _open_drivers(
-    drivers: AsyncExitStack, fanout: FanoutConfig, runtime: RuntimeConfig, node: NodeConfig
-) -> tuple[FanoutDriver, FanoutDriver]:
-    """Return the runtime's end and the node's: one object if it cannot leave the process."""
-    context = DriverContext(
-        config=fanout, database_dsn=runtime.database_dsn, component="runtime", mode=runtime.mode
-    )
-    publishing = await drivers.enter_async_context(open_driver(context, is_one_process=True))
+    drivers: AsyncExitStack,
+    fanout: FanoutConfig,
+    control: ControlConfig,
+    runtime: RuntimeConfig,
+    node: NodeConfig,
+) -> tuple[FanoutDriver, FanoutDriver, FanoutDriver]:
+    """Return the ends of control, runtime and node: one object if it cannot leave the process."""
+
+    async def opened(
+        component: Literal["control", "runtime", "node"], config: ControlConfig | RuntimeConfig | NodeConfig
+    ) -> FanoutDriver:
+        context = DriverContext(
+            config=fanout, database_dsn=config.database_dsn, component=component, mode=config.mode
+        )
+        return await drivers.enter_async_context(open_driver(context, is_one_process=True))
+
+    publishing = await opened("runtime", runtime)
     if not publishing.guarantees.crosses_processes:
-        return publishing, publishing
-    context = DriverContext(config=fanout, database_dsn=node.database_dsn, component="node", mode=node.mode)
-    return publishing, await drivers.enter_async_context(open_driver(context, is_one_process=True))
+        return publishing, publishing, publishing
+    return await opened("control", control), publishing, await opened("node", node)
 
 
 async def _fail_when_ended(server: PostgresServer) -> None:

@@ -96,6 +96,7 @@ class UpLife:
         record = attrs.evolve(
             self._record,
             is_ready=True,
+            origin=f"http://{HOST}:{ports.origin}",
             control_url=f"http://{HOST}:{ports.control}",
             runtime_url=f"http://{HOST}:{ports.runtime}",
             sync_url=str(nodes[0]["url"]),

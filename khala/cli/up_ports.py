@@ -1,4 +1,4 @@
-"""The ports of ``khala up``: one block above ``--port-base``, tried before anything is started."""
+"""The ports of ``khala up``: one block from ``--port-base`` on, tried before anything is started."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from khala.cli.failures import EXIT_REFUSED, CommandFailed
 
 __all__ = ["HOST", "PORT_BASE", "UpPorts", "choose_ports"]
 
-# The default; the base itself is kept for the one origin of all services.
+# The default.
 PORT_BASE: Final = 8470
 PORT_MAX: Final = 65_535
 _TRIES: Final = 50
@@ -19,10 +19,10 @@ _TRIES: Final = 50
 
 @attrs.frozen
 class UpPorts:
-    """The block of one ``khala up``: control, runtime, two for each node, then the broker.
+    """The block of one ``khala up``: the one origin, control, runtime, two for each node, then the broker.
 
     Attributes:
-        base: The number below the first.
+        base: The first number: the one origin of all services.
         nodes: How many nodes there are.
         has_nats: Whether a NATS server takes one, too.
     """
@@ -30,6 +30,11 @@ class UpPorts:
     base: int
     nodes: int = 1
     has_nats: bool = False
+
+    @property
+    def origin(self) -> int:
+        """Port at which everything is reached."""
+        return self.base
 
     @property
     def control(self) -> int:
@@ -61,7 +66,7 @@ class UpPorts:
 
     def taken(self) -> list[tuple[str, int]]:
         """Return the names and ports of the block that cannot be bound now."""
-        used = {"control": self.control, "runtime": self.runtime}
+        used = {"origin": self.origin, "control": self.control, "runtime": self.runtime}
         for number in range(1, self.nodes + 1):
             suffix = "" if self.nodes == 1 else f"-{number}"
             used |= {f"node{suffix}": self.node(number), f"admin{suffix}": self.admin(number)}
@@ -84,7 +89,7 @@ class UpPorts:
 
 
 def choose_ports(base: int, *, nodes: int = 1, has_nats: bool = False) -> UpPorts:
-    """Return the block above ``base``; 0 means any free one.
+    """Return the block that begins with ``base``; 0 means any free one.
 
     Raises:
         CommandFailed: A port of it is taken, or does not exist; exit status 78.
@@ -102,7 +107,7 @@ def choose_ports(base: int, *, nodes: int = 1, has_nats: bool = False) -> UpPort
         one_or_more = "port" if len(taken) == 1 else "ports"
         raise CommandFailed(
             f"{one_or_more} {named} of {HOST} cannot be used: something else listens there; "
-            "choose another block with --port-base, or 0 for any free one",
+            "`khala up --port-base 0` takes any free block",
             exit_status=EXIT_REFUSED,
         )
     return ports

@@ -45,6 +45,7 @@ class UpRecord:
     started_at_s: float
     postgres_port: int = 0
     is_ready: bool = False
+    origin: str = ""
     control_url: str = ""
     runtime_url: str = ""
     sync_url: str = ""
@@ -60,7 +61,7 @@ class UpRecord:
     def urls(self) -> dict[str, object]:
         """The contents of the ready file."""
         names = (
-            "control_url", "runtime_url", "sync_url", "admin_url", "admin_token_file", "profile", "nodes",
+            "origin", "control_url", "runtime_url", "sync_url", "admin_url", "admin_token_file", "profile", "nodes",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from khala.cli.locations import default_data_dir
+from khala.cli.locations import default_data_dir, default_login_profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +39,7 @@ class UpReport:
         """Say where everything is, and what to type next."""
         urls = Table.grid(padding=(0, 2))
         for name, url in (
+            ("everything", record.origin),
             ("control", record.control_url),
             ("runtime", record.runtime_url),
             ("sync", record.sync_url),
@@ -52,7 +53,8 @@ class UpReport:
             f"{khala} runs",
             f"{khala} tail RUN --from beginning --verify",
         ]
-        if data_dir != default_data_dir().absolute():
+        # Other commands would find another one: of another directory, or of `khala login`.
+        if data_dir != default_data_dir().absolute() or default_login_profile().exists():
             lines.insert(0, f"export KHALA_PROFILE={shlex.quote(record.profile)}")
         self._terminal.show(
             Text.assemble("\n", ("● ", "bold green"), ("Khala is up.", "bold")),

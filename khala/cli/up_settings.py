@@ -11,7 +11,7 @@ from khala.cli.up_ports import PORT_BASE
 from khala_service.config import described
 
 SECTION: Final = "up"
-# The base and four ports above it must exist.
+# The base and the four ports above it must exist.
 PORT_BASE_MAX: Final = 65_535 - 4
 # Each is a process with a pool of its own; a development machine has nothing from more.
 NODES_MAX: Final = 16
@@ -27,7 +27,9 @@ class UpSettings:
     port_base: int = attrs.field(
         default=PORT_BASE,
         validator=[ge(0), le(PORT_BASE_MAX)],
-        metadata=described("Services listen on the ports above it; 0 takes any free block."),
+        metadata=described(
+            "Everything is reached at this port; the services listen above it; 0 takes any free block."
+        ),
     )
     split: bool = attrs.field(
         default=False, metadata=described("Each service is a process of its own, watched and restarted.")

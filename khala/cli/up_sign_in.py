@@ -1,8 +1,8 @@
-"""Keeps the profile of ``khala up`` signed in as the development user."""
+"""Keeps the profile of ``khala up`` signed in as the development user, by way of the development issuer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from khala.cli.up_record import UpRecord
+    from khala_client.resources import SessionTokens
 
 __all__ = ["sign_in_profile"]
+
+TRIES: Final = 3
 
 
 async def sign_in_profile(path: Path, record: UpRecord, *, login: str) -> None:
@@ -37,8 +40,21 @@ async def sign_in_profile(path: Path, record: UpRecord, *, login: str) -> None:
         control = ControlClient(record.control_url, http, None)
         if profile.login == login and await _is_session_alive(directory, profile, control):
             return
-        tokens = await control.sign_in_dev(login, device_id=profile.device_id)
+        tokens = await _sign_in(control, login, profile.device_id)
         directory.save(profile.with_tokens(tokens))
+
+
+async def _sign_in(control: ControlClient, login: str, device_id: str) -> SessionTokens:
+    """Walk through the development issuer; again if it was restarted on the way.
+
+    Its codes are in memory: one that it gave before control was killed is refused afterwards.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return await control.sign_in_dev(login, device_id=device_id)
+        except ReauthRequired:
+            continue
+    return await control.sign_in_dev(login, device_id=device_id)
 
 
 def _saved(directory: ProfileDirectory) -> Profile | None:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import trio
 
 from khala.adapters.embedded_nats import find_program
@@ -27,6 +28,7 @@ from khala.cli.split_witness import SplitWitness
 from khala.cli.supervision import RestartPolicy
 from khala.cli.supervisor import Supervisor
 from khala.cli.toml_text import toml_document
+from khala.cli.up_origin import serve_origin
 from khala.cli.up_ports import HOST
 from khala.cli.up_values import child_environ, child_sections
 from khala_client.errors import KhalaError
@@ -73,7 +75,7 @@ class SplitUp:
         life = self._life
         if life.settings.nats:
             find_program()
-        values = await life.begin()
+        values = attrs.evolve(await life.begin(), user=self._user)
         with self._files:
             self._files.callback(self._witness.close)
             async with trio.open_nursery() as root:
@@ -84,10 +86,10 @@ class SplitUp:
                 root.start_soon(
                     follow_file, log, parse_postgres_line, partial(self._witness.show, "postgres")
                 )
-                await self._serve(values)
+                await self._serve(values, root)
                 root.cancel_scope.cancel()
 
-    async def _serve(self, values: UpValues) -> None:
+    async def _serve(self, values: UpValues, root: trio.Nursery) -> None:
         life, keep = self._life, self._supervisor.keep
         stop_nodes, stop_services, stop_engines = trio.Event(), trio.Event(), trio.Event()
         async with trio.open_nursery() as engines:
@@ -105,6 +107,8 @@ class SplitUp:
                             starting.start_soon(services.start, keep, child, stop_services)
                         for child in self._nodes(values, dsns):
                             starting.start_soon(nodes.start, keep, child, stop_nodes)
+                    # In the root, which is left last: clients of a draining node are told so through here.
+                    await root.start(serve_origin, values.ports)
                     await self._announce(values)
                     await life.stop.wait()
                     life.report.stopping()
@@ -149,7 +153,10 @@ class SplitUp:
 
     def _services(self, values: UpValues, dsns: Mapping[str, str]) -> list[Child]:
         ports = values.ports
-        control = {"control": values.control() | self._dsn_file(dsns, "khala_control")}
+        control = {
+            "control": values.control() | self._dsn_file(dsns, "khala_control"),
+            "fanout": values.fanout(self._driver),
+        }
         runtime = {
             "runtime": values.runtime() | self._dsn_file(dsns, "khala_runtime"),
             "fanout": values.fanout(self._driver),

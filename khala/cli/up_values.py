@@ -16,6 +16,7 @@ from khala.adapters.embedded_nats import USER as NATS_USER
 from khala.cli.up_ports import HOST
 from khala.cli.up_secrets import FANOUT_KEY_ID
 from khala_service.config_fields import env_name
+from khala_service.config_values import parse_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,20 +35,30 @@ DRAIN_NOTICE_S: Final = 0.0
 
 @attrs.frozen
 class UpValues:
-    """The values of one life of the system, by section and dotted key."""
+    """The values of one life of the system, by section and dotted key.
+
+    Attributes:
+        ports: Where everything listens.
+        parts: Secrets.
+        user: What the user said; his lists are added to ours.
+    """
 
     ports: UpPorts
     parts: UpSecrets
+    user: UserConfig = attrs.field(factory=lambda: UserConfig({}, {}))
 
     def control(self) -> dict[str, object]:
         """Section ``control``."""
         return {
             "mode": "dev",
             "runtime_url": f"http://{HOST}:{self.ports.runtime}",
+            "public_url": f"http://{HOST}:{self.ports.origin}",
             "service_credential_file": self._secret("service_control"),
             "runtime_credential_file": self._secret("service_runtime"),
             "node_credential_file": self._secret("service_node"),
+            "admin_token_file": self._secret("admin_token"),
             "signing_keys_file": str(self.parts.signing_keys),
+            **self._lists("control"),
             "host": HOST,
             "port": self.ports.control,
             "drain_notice_s": DRAIN_NOTICE_S,
@@ -63,6 +74,7 @@ class UpValues:
             "admin_token_file": self._secret("admin_token"),
             "fanout_key_id": FANOUT_KEY_ID,
             "fanout_key_file": self._secret("fanout_key"),
+            **self._lists("runtime"),
             "host": HOST,
             "port": self.ports.runtime,
             "drain_notice_s": DRAIN_NOTICE_S,
@@ -77,6 +89,7 @@ class UpValues:
             "admin_token_file": self._secret("admin_token"),
             "fanout_keys": {f"{FANOUT_KEY_ID}_file": self._secret("fanout_key")},
             "node_id": f"node-{number}",
+            **self._lists("node"),
             "host": HOST,
             "port": self.ports.node(number),
             "admin_host": HOST,
@@ -95,6 +108,14 @@ class UpValues:
                 "nats_password_file": self._secret("nats_password"),
             }
         return values
+
+    def _lists(self, section: str) -> dict[str, object]:
+        """Return whose pages, and which proxies: the one origin by both of its names, and what the user adds."""
+        ours = {
+            "cors_origins": [f"http://{name}:{self.ports.origin}" for name in (HOST, "localhost")],
+            "trusted_proxies": [HOST],
+        }
+        return {key: self.user.extend(section, key, items) for key, items in ours.items()}
 
     def _secret(self, name: str) -> str:
         return str(self.parts.folder / name)
@@ -125,6 +146,12 @@ class UserConfig:
     def find(self, section: str, key: str) -> object:
         """Return what was said of one key, None if nothing."""
         return self.environ.get(env_name(section, (key,)), self.table(section).get(key))
+
+    def extend(self, section: str, key: str, ours: list[str]) -> object:
+        """Return our list and what was said of this key; what is no list is returned as it is, to be refused."""
+        text = self.environ.get(env_name(section, (key,)))
+        theirs = self.table(section).get(key, []) if text is None else parse_text(text, tuple[str, ...])
+        return [*ours, *theirs] if isinstance(theirs, list) else theirs
 
     def table(self, section: str) -> Mapping[str, object]:
         """Return a section of the file, empty if it is not there."""

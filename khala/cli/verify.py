@@ -27,9 +27,9 @@ from khala_client.core.verify import Broken, Verified
 from khala_client.errors import ChainMismatch
 from khala_client.history import format_history_line
 from khala_client.history_export import HistoryExport
+from khala_client.ring.whole_history import WholeHistory
 from khala_client.store import SqliteStore
 from khala_client.trio import Khala
-from khala_client.trio.whole_history import WholeHistory
 from khala_contracts.errors import WireError
 
 if TYPE_CHECKING:

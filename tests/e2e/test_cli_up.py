@@ -54,7 +54,7 @@ def test_ready_means_that_it_says_what_to_type_and_where_everything_is(system: S
     """The ready file is complete and private; what was printed names the profile and the commands."""
     assert system.up is not None
     assert set(system.ready) == {
-        "control_url", "runtime_url", "sync_url", "admin_url", "admin_token_file", "profile", "nodes",
+        "origin", "control_url", "runtime_url", "sync_url", "admin_url", "admin_token_file", "profile", "nodes",
     }  # fmt: skip
     assert [node["url"] for node in system.ready["nodes"]] == [system.ready["sync_url"]]
     assert stat.S_IMODE((system.folder / "ready.json").stat().st_mode) == 0o600
@@ -117,7 +117,9 @@ def test_a_second_up_is_refused_and_harms_nobody(system: System) -> None:
     data_dir = str(system.data_dir)
     second = system.run("up", "--data-dir", data_dir, "--port-base", "0", check=False)
     assert second.returncode == 78
-    assert second.stderr == f"khala: Another khala up is already running on {data_dir}.\n"
+    assert second.stderr == (
+        f"khala: Another khala up is already running on {data_dir}; end it with `khala down --data-dir {data_dir}`.\n"
+    )
     [status] = records(system, "status", "--data-dir", data_dir)
     assert (status["ready"], status["pid"]) == (True, system.up.pid)
 

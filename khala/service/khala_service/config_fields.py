@@ -22,11 +22,12 @@ _DOC: Final = "khala_doc"
 
 @attrs.frozen
 class ConfigField:
-    """One key as `khala check-config --print-defaults` shows it."""
+    """One key as `khala check-config --print-defaults` shows it; ``value`` is the default, None without one."""
 
     name: str
     type_name: str
     default: str
+    value: object
     env: str
     doc: str
     is_required: bool
@@ -59,6 +60,7 @@ def _describe(cls: type, section: str, path: tuple[str, ...]) -> Iterator[Config
             name=".".join((section, *inner)),
             type_name=_type_name(field.type),
             default=_default_text(field),
+            value=_default_value(field),
             env=env_name(section, inner),
             doc=str(field.metadata.get(_DOC, "")),
             is_required=field.default is attrs.NOTHING,
@@ -205,10 +207,14 @@ def _type_name(kind: object) -> str:
 
 
 def _default_text(field: "attrs.Attribute[object]") -> str:
+    return "" if field.default is attrs.NOTHING else str(_default_value(field))
+
+
+def _default_value(field: "attrs.Attribute[object]") -> object:
     default: object = field.default
     if default is attrs.NOTHING:
-        return ""
+        return None
     # `attrs.Factory` is typed as a function; at run time it is the class of such defaults.
     factory = getattr(default, "factory", None)
     value = factory() if factory is not None else default
-    return str(value.value if isinstance(value, Enum) else value)
+    return value.value if isinstance(value, Enum) else value

@@ -11,6 +11,7 @@ import pytest
 
 from control.app import ControlConfig
 from fanout_drivers.opening import FanoutConfig
+from khala.adapters.origin_routes import origin_routes
 from khala.app import NodeConfig
 from khala.cli.main import COMMANDS
 from khala.cli.supervision import RestartPolicy
@@ -62,9 +63,37 @@ def test_the_example_is_accepted_by_every_service(example: Path) -> None:
     assert None not in found
 
 
+def test_the_load_balancer_has_the_table_of_the_one_origin() -> None:
+    """Each path reaches the service that `khala up` would send it to; what only services need reaches none."""
+    [block] = [block.text for block in fenced_blocks(TEXT) if block.language == "nginx"]
+    upstreams = dict(re.findall(r"upstream (\w+) \{ server [a-z0-9-]+:(\d+);", block))
+    locations = [
+        (
+            re.compile(path if is_pattern else re.escape(path)),
+            int(upstreams[to.partition("http://")[2]]) if to.startswith("proxy_pass") else None,
+        )
+        # nginx takes the first pattern that matches, and the plain prefix if none does.
+        for is_pattern, path, to in sorted(
+            re.findall(r"location (~ )?(\S+) \{\s*(return 404|proxy_pass http://\w+);", block), reverse=True
+        )
+    ]
+    table = origin_routes(control=8471, runtime=8472, nodes=[8473])
+    for path in (
+        "/", "/api/auth/session", "/assets/x.js", "/v1", "/v1/runs", "/v12", "/sync/v1/ws", "/sync", "/synchronous",
+        "/internal/v1/revocations", "/internal", "/internally", "/metrics", "/metrics2", "/healthz",
+    ):  # fmt: skip
+        route = table.find(path.encode())
+        found = next(port for pattern, port in locations if pattern.match(path))
+        assert found == (route.ports[0] if route.ports else None), path
+    assert block.count("proxy_set_header X-Forwarded-For $remote_addr;") == 2
+    assert re.search(
+        r"proxy_set_header Upgrade \$http_upgrade;\s+proxy_set_header Connection upgrade;", block
+    )
+
+
 def test_every_command_and_exit_status_exists() -> None:
     """A deployment types the commands, and its supervisor reads the statuses."""
-    commands = set(re.findall(r"`khala (\w+)", TEXT))
+    commands = set(re.findall(r"`khala ([\w-]+)", TEXT))
     assert commands >= {"control", "runtime", "node", "migrate", "up", "status"}
     assert commands <= set(COMMANDS)
     statuses = {int(number) for number in re.findall(r"^\| (\d+) \|", TEXT, re.MULTILINE)}

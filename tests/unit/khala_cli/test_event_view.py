@@ -34,6 +34,7 @@ def view_of(kind: str, data: dict[str, object], topic_class: str = "run_events")
         ),
         ("run.finished", {"state": "RUN_STATE_FAILED", "exit_status": 3}, "failed, exit status 3", ""),
         ("run.finished", {"state": "RUN_STATE_SUCCEEDED", "result": "+a\n-b"}, "succeeded", "+a\n-b"),
+        ("run.transferred", {"from_user_id": "usr_a", "to_user_id": "usr_b"}, "usr_a → usr_b", ""),
         ("step.started", {"step": 2, "title": "look"}, "step 2: look", ""),
         ("step.started", {"title": "look"}, "look", ""),
         ("thought", {"text": "hm", "role": "assistant"}, "hm", ""),
@@ -91,6 +92,9 @@ def test_summaries_name_their_subject() -> None:
     """Records of state topics say who and how."""
     data = {"run_id": "run_1", "state": "RUN_STATE_RUNNING", "title": "step 3"}
     assert view_event("run.summarised", data).headline == "run_1, running, step 3"
+    assert (
+        view_event("run.summarised", {**data, "withdrawn": True}).headline == "run_1, no longer here, step 3"
+    )
 
 
 def test_an_unknown_kind_is_shown_with_its_data() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from khala.cli.durations import parse_duration
 from khala.cli.failures import CommandFailed
 from khala.cli.keys import choose_org, key_record, state_of
 from khala_client.resources import OrgMembership, ServiceKey
@@ -46,6 +47,40 @@ def test_the_state_of_a_key(expires_at_s: float | None, revoked_at_s: float | No
     """It ends at its expiry, not after it; revoked is said first."""
     key = attrs.evolve(KEY, expires_at_s=expires_at_s, revoked_at_s=revoked_at_s)
     assert state_of(key, 2_000.0)[0] == word
+
+
+@pytest.mark.parametrize(
+    ("ends_at_s", "word"), [(2_000.1, "two secrets"), (2_000.0, "active"), (None, "active")]
+)
+def test_a_key_in_its_overlap(ends_at_s: float | None, word: str) -> None:
+    """While the old secret works the list says so; a key that has ended says only that."""
+    key = attrs.evolve(KEY, old_secret_ends_at_s=ends_at_s)
+    assert state_of(key, 2_000.0)[0] == word
+    assert state_of(attrs.evolve(key, revoked_at_s=1.0), 2_000.0)[0] == "revoked"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("90", 90),
+        ("90s", 90),
+        ("30m", 1_800),
+        ("1h", 3_600),
+        (" 7d ", 604_800),
+        ("999999999", 999_999_999),
+    ],
+)
+def test_durations(text: str, seconds: int) -> None:
+    """A number is seconds; a unit says otherwise."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "1.5h", "-1", "1 h", "1h30m", "1w", "\u0661", "1000000000"])
+def test_what_is_no_duration(text: str) -> None:
+    """Refused rather than guessed."""
+    with pytest.raises(ValueError, match="a number"):
+        parse_duration(text)
 
 
 def test_the_org_is_named_by_id_or_name_or_is_the_only_one() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from khala.cli.locations import default_data_dir, find_settings
+from khala.cli.locations import default_data_dir, default_login_profile, find_profile, find_settings
 from khala_client.errors import SettingsRefused
 from khala_client.profiles import Profile, ProfileDirectory
 
@@ -51,6 +51,21 @@ def test_a_named_profile_wins_over_the_environment_and_that_over_khala_up(tmp_pa
     )
     assert find_settings(None, environ={**environ, "KHALA_PROFILE": str(by_env)}).device_id == "dev_byenv1234"
     assert find_settings(None, environ=environ).device_id == "dev_ofup1234"
+
+
+def test_the_profile_of_a_login_wins_over_that_of_khala_up(tmp_path: Path) -> None:
+    """Nothing named: where `khala login --url` keeps its session, else the development user's."""
+    environ = {"KHALA_UP_DATA_DIR": str(tmp_path / "up"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    assert find_profile(None, has_default=True, environ=environ) is None
+    save_profile(tmp_path / "up" / "profile", "ofup")
+    assert find_settings(None, environ=environ).device_id == "dev_ofup1234"
+    place = default_login_profile(environ)
+    assert place == tmp_path / "config" / "khala" / "profile"
+    save_profile(place, "login")
+    assert find_settings(None, environ=environ).device_id == "dev_login1234"
+    assert find_profile(None, environ=environ) is None
+    assert find_profile(tmp_path, environ={**environ, "KHALA_PROFILE": "/other"}) == tmp_path
+    assert default_login_profile({"XDG_CONFIG_HOME": "relative"}) == Path.home() / ".config/khala/profile"
 
 
 def test_a_key_needs_no_profile(tmp_path: Path) -> None:

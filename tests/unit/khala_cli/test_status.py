@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def test_what_does_not_answer_is_not_ready() -> None:
     """A service without a URL is starting; one that nobody listens for gives no answer."""
     record = attrs.evolve(own_record(version="1", now_s=0.0), control_url="http://127.0.0.1:1")
-    control, runtime, node = trio.run(check_services, record)
+    origin, control, runtime, node = trio.run(check_services, record)
     assert (control.is_ready, control.detail) == (False, "no answer (ConnectError)")
-    assert (runtime.detail, node.detail) == ("starting", "starting")
+    assert (origin.detail, runtime.detail, node.detail) == ("starting",) * 3
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_child_processes_are_named_with_state_pid_and_restarts(
         main(["status", "--json", "--data-dir", str(tmp_path)])
     status = json.loads(capsys.readouterr().out)
     assert (ended.value.code, status["ready"]) == (1, False)
-    assert set(status["services"]) == {"control", "runtime", "node-1"}
+    assert set(status["services"]) == {"origin", "control", "runtime", "node-1"}
     assert status["processes"]["postgres"] == {
         "pid": 10, "state": "waiting", "restarts": 2, "ready": False, "detail": "",
     }  # fmt: skip

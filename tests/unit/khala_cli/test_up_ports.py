@@ -11,11 +11,11 @@ from khala.cli.failures import CommandFailed
 from khala.cli.up_ports import HOST, UpPorts, choose_ports
 
 
-def test_the_block_is_the_ports_above_its_base() -> None:
-    """The base itself is kept for the one origin; nodes have two each, and the broker comes last."""
+def test_the_block_begins_with_its_base() -> None:
+    """The base itself is the one origin; nodes have two each, and the broker comes last."""
     ports = UpPorts(8470)
-    assert (ports.control, ports.runtime, ports.node(), ports.admin(), ports.last) == (
-        8471, 8472, 8473, 8474, 8474,
+    assert (ports.origin, ports.control, ports.runtime, ports.node(), ports.admin(), ports.last) == (
+        8470, 8471, 8472, 8473, 8474, 8474,
     )  # fmt: skip
     ports = UpPorts(8470, nodes=3, has_nats=True)
     assert [(ports.node(n), ports.admin(n)) for n in (1, 2, 3)] == [(8473, 8474), (8475, 8476), (8477, 8478)]
@@ -35,11 +35,11 @@ def test_taken_ports_are_named_with_their_service() -> None:
     """Status 78: a person has to choose."""
     base = UpPorts.free(nodes=2, has_nats=True).base
     with socket.socket() as one, socket.socket() as two, socket.socket() as three:
-        for taken, offset in ((one, 1), (two, 6), (three, 7)):
+        for taken, offset in ((one, 0), (two, 6), (three, 7)):
             taken.bind((HOST, base + offset))
             taken.listen()
-        assert not is_free(base + 1)
-        said = rf"ports {base + 1} \(control\), {base + 6} \(admin-2\), {base + 7} \(nats\)"
+        assert not is_free(base)
+        said = rf"ports {base} \(origin\), {base + 6} \(admin-2\), {base + 7} \(nats\)"
         with pytest.raises(CommandFailed, match=said) as refused:
             choose_ports(base, nodes=2, has_nats=True)
     assert refused.value.exit_status == 78

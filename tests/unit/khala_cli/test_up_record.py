@@ -49,5 +49,5 @@ def test_a_newer_version_may_say_more(tmp_path: Path) -> None:
 def test_the_ready_file_has_exactly_the_promised_members() -> None:
     """Outsiders read them by name."""
     assert set(own_record(version="1", now_s=0.0).urls) == {
-        "control_url", "runtime_url", "sync_url", "admin_url", "admin_token_file", "profile", "nodes",
+        "origin", "control_url", "runtime_url", "sync_url", "admin_url", "admin_token_file", "profile", "nodes",
     }  # fmt: skip

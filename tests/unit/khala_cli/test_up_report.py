@@ -24,7 +24,10 @@ def report_on(data_dir: Path) -> str:
     """Return what is printed when a system on ``data_dir`` is ready."""
     console = Console(file=io.StringIO(), width=120)
     record = attrs.evolve(
-        own_record(version="1", now_s=0.0), control_url="http://127.0.0.1:8471", profile=f"{data_dir}/profile"
+        own_record(version="1", now_s=0.0),
+        origin="http://127.0.0.1:8470",
+        control_url="http://127.0.0.1:8471",
+        profile=f"{data_dir}/profile",
     )
     report = UpReport(Terminal(console, console, is_json=False))
     report.step("Starting PostgreSQL")
@@ -40,6 +43,7 @@ def test_it_says_what_to_type_next() -> None:
     said = report_on(default_data_dir().absolute())
     for words in (
         "Starting PostgreSQL",
+        "http://127.0.0.1:8470",
         "http://127.0.0.1:8471",
         "record --name hello --",
         "tail RUN",

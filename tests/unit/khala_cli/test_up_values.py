@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 
 from khala.cli.toml_text import toml_document
@@ -48,6 +49,25 @@ def test_services_are_told_where_the_others_are(values: UpValues) -> None:
     assert differing == {"node_id", "port", "admin_port"}
     assert values.fanout("nats")["nats_servers"] == ["nats://127.0.0.1:8477"]
     assert UpValues(UpPorts(1), values.parts).fanout("postgres") == {"driver": "postgres"}
+
+
+def test_services_are_told_the_one_origin_by_both_of_its_names_and_nothing_is_taken_from_the_user(
+    values: UpValues,
+) -> None:
+    """Lists of the file and of variables come after ours; a key that holds no list stays wrong."""
+    assert values.control()["public_url"] == "http://127.0.0.1:8470"
+    own = ["http://127.0.0.1:8470", "http://localhost:8470"]
+    document = {
+        "control": {"cors_origins": ["https://a.example"]},
+        "runtime": {"cors_origins": "https://a.example"},
+    }
+    user = UserConfig(document, {"KHALA_NODE_TRUSTED_PROXIES": "10.0.0.1, 10.0.0.2"})
+    with_user = attrs.evolve(values, user=user)
+    assert with_user.control()["cors_origins"] == [*own, "https://a.example"]
+    assert with_user.runtime()["cors_origins"] == "https://a.example"
+    assert with_user.node()["cors_origins"] == own
+    assert with_user.node()["trusted_proxies"] == ["127.0.0.1", "10.0.0.1", "10.0.0.2"]
+    assert with_user.runtime()["trusted_proxies"] == ["127.0.0.1"]
 
 
 def test_what_the_user_sets_reaches_the_children_below_what_holds_the_system_together(tmp_path: Path) -> None:
