@@ -6,6 +6,7 @@ position check, the record pump and the pools end. Nothing here decides anything
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import attrs
 import trio
 
 from fanout_drivers.driver_watch import DriverWatch
+from khala.actors.access_audit import AccessAudit
 from khala.actors.commands import ClientCommands
 from khala.actors.evictions import Evictions
 from khala.actors.listener import Listener
@@ -32,7 +34,7 @@ from khala.adapters.node_log import NodeLog
 from khala.adapters.postgres.journal import open_journal_reader
 from khala.adapters.sockets import open_acceptor
 from khala.adapters.sync_tokens import JwksTokenVerifier
-from khala.adapters.websocket_sansio import SansIoPeer
+from khala.adapters.websocket_sansio import NO_PROXIES, SansIoPeer
 from khala.core.counters import NodeCounters
 from khala.core.origin_policy import ExactOrigins
 from khala.core.ranges import RangeCache
@@ -40,17 +42,20 @@ from khala_contracts.fanout_records import RecordVerifier
 from khala_service import failpoints
 from khala_service.adapters.http_client import open_service_client
 from khala_service.admin_routes import AdminToken
+from khala_service.client_address import TrustedProxies
 from khala_service.http_edge import serve
 from khala_service.identifiers import SystemClock, SystemIds, SystemRng
 from khala_service.logs import bind_log_context
 from khala_service.metrics import MetricsRegistry
 from khala_service.readiness import make_drain_check
+from khala_service.tls import TlsFiles, open_tls, trust
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from fanout_drivers.base import FanoutDriver
     from khala.actors.connection import Connection
+    from khala.adapters.sockets import SocketAcceptor
     from khala.core.limits import NodeLimits
     from khala.ports import (
         ByteTransport,
@@ -92,6 +97,8 @@ class NodeParts:
     gate: StartGate | None = None
     # None: nothing is ever revoked.
     evictions: Evictions | None = None
+    # None: decisions about access are reported to nobody.
+    audit: AccessAudit | None = None
 
 
 async def serve_engine(
@@ -101,21 +108,23 @@ async def serve_engine(
     host: str,
     port: int,
     limits: NodeLimits,
-    allowed_origins: tuple[str, ...],
+    cors_origins: tuple[str, ...],
     counters: NodeCounters,
     drain: trio.Event,
+    proxies: TrustedProxies = NO_PROXIES,
+    tls: TlsFiles | None = None,
     task_status: trio.TaskStatus[tuple[int, TopicRegistry]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve WebSocket clients until ``drain`` is set and they have left.
 
     Raises:
         OSError: The address cannot be bound.
+        ConfigRefused: The files of ``tls`` hold no certificate with its key.
     Cancellation: every connection is dropped at once.
     """
     log = NodeLog()
     supervisor = Supervisor(counters, log)
-    acceptor = open_acceptor(host, port, send_buffer_bytes=limits.send_buffer_bytes)
-    try:
+    with _listening(host, port, limits=limits, tls=tls) as acceptor:
         async with parts.driver.open_subscriber() as subscriber, trio.open_nursery() as services:
             reads = PageReads(
                 parts.journal,
@@ -142,6 +151,7 @@ async def serve_engine(
                 limits=limits,
                 counters=counters,
                 supervisor=supervisor,
+                revocations_hinted=None if parts.evictions is None else parts.evictions.hint,
             )
             commands = ClientCommands(
                 node_id=node_id,
@@ -154,6 +164,7 @@ async def serve_engine(
                 topics=topics,
                 gate=parts.gate,
                 evictions=parts.evictions,
+                audit=parts.audit,
             )
 
             def make_peer(transport: ByteTransport, connection: Connection) -> WebSocketPeer:
@@ -161,6 +172,7 @@ async def serve_engine(
                     transport,
                     connection.emit,
                     message_max_bytes=limits.inbound_message_max_bytes,
+                    proxies=proxies,
                 )
 
             listener = Listener(
@@ -168,10 +180,11 @@ async def serve_engine(
                 counters=counters,
                 ids=parts.ids,
                 commands=commands,
-                origin_policy=ExactOrigins(frozenset(allowed_origins)),
+                origin_policy=ExactOrigins(frozenset(cors_origins)),
                 make_peer=make_peer,
                 supervisor=supervisor,
                 log=log,
+                audit=parts.audit,
             )
 
             if parts.evictions is not None:
@@ -195,8 +208,17 @@ async def serve_engine(
             task_status.started((acceptor.port, topics))
             await listener.serve(acceptor, drain)
             services.cancel_scope.cancel()
-    finally:
-        acceptor.close()
+
+
+@contextmanager
+def _listening(host: str, port: int, *, limits: NodeLimits, tls: TlsFiles | None) -> Iterator[SocketAcceptor]:
+    with open_tls(tls) as side:
+        context = None if side is None else side.context
+        acceptor = open_acceptor(host, port, send_buffer_bytes=limits.send_buffer_bytes, tls=context)
+        try:
+            yield acceptor
+        finally:
+            acceptor.close()
 
 
 async def serve_node(
@@ -225,11 +247,12 @@ async def serve_node(
     bind_log_context(service="node", node=node_id)
     counters = NodeCounters()
     draining = drain if drain is not None else trio.Event()
-    keys = JwksTokenVerifier(HttpKeySource(config.control_url))
+    verify = trust(SECTION, config.tls_ca)
+    keys = JwksTokenVerifier(HttpKeySource(config.control_url, verify=verify))
     async with (
         open_journal_reader(config.database_dsn, limits) as journal,
         open_service_client(
-            config.control_url, peer="control", credential=config.service_credential
+            config.control_url, peer="control", credential=config.service_credential, verify=verify
         ) as control_client,
         trio.open_nursery() as services,
     ):
@@ -240,6 +263,10 @@ async def serve_node(
         services.start_soon(
             supervisor.run_restarted, "revocation_feed", "revocation_feed", evictions.feed.run
         )
+        audit = AccessAudit(
+            control, limits=limits, counters=counters, clock=SystemClock(), ids=ids, rng=SystemRng()
+        )
+        services.start_soon(supervisor.run_restarted, "access_audit", "access_audit", audit.run)
         watch = DriverWatch(driver, is_needed_at_start=True)
         needed = {
             "journal": journal.check,
@@ -257,6 +284,7 @@ async def serve_node(
             ids=ids,
             gate=gate,
             evictions=evictions,
+            audit=audit,
         )
         async with trio.open_nursery() as engine:
 
@@ -269,9 +297,11 @@ async def serve_node(
                     host=config.host,
                     port=config.port,
                     limits=limits,
-                    allowed_origins=config.allowed_origins,
+                    cors_origins=config.cors_origins,
+                    proxies=TrustedProxies.of(config.trusted_proxies),
                     counters=counters,
                     drain=draining,
+                    tls=TlsFiles.of(SECTION, config.tls_cert, config.tls_key),
                     task_status=task_status,
                 )
 
@@ -283,7 +313,9 @@ async def serve_node(
             engine.start_soon(say_not_ready)
             port, topics = await engine.start(run_engine)
             metrics = MetricsRegistry("node")
-            watch_node(metrics, counters, topics, pools=journal.pools, driver=watch, evictions=evictions)
+            watch_node(
+                metrics, counters, topics, pools=journal.pools, driver=watch, evictions=evictions, audit=audit
+            )
             checks = {"draining": make_drain_check(draining), **needed}
             admin_port = await services.start(
                 partial(_serve_admin, config, metrics, checks, node_id=node_id, topics=topics)
@@ -292,6 +324,7 @@ async def serve_node(
             await gate.ask()
             services.start_soon(supervisor.run_restarted, "start_gate", "start_gate", gate.run)
             task_status.started(NodeEndpoints(node_id, port, admin_port))
+        await audit.say_last_words()
         services.cancel_scope.cancel()
 
 

@@ -53,6 +53,10 @@ class ByteTransport(Protocol):
     synchronous and may be done by any task, since nothing awaits between deciding and sending.
     """
 
+    @property
+    def remote_address(self) -> str:
+        """Address of the other end, without its port; empty if it is not known."""
+
     def try_send(self, data: bytes | memoryview) -> int:
         """Hand over as much as is taken now; return how many bytes that was, perhaps 0.
 
@@ -179,12 +183,14 @@ class TokenRefusedError(Exception):
 
     Attributes:
         reason: token_invalid, token_expired, ...
+        cause: Lower-case words for the audit log, never for the client.
     """
 
-    def __init__(self, reason: ReasonCode, detail: str) -> None:
-        """Keep the reason; the detail is for the log, never for the client."""
-        super().__init__(f"{reason.name}: {detail}")
+    def __init__(self, reason: ReasonCode, cause: str) -> None:
+        """Keep both."""
+        super().__init__(f"{reason.name}: {cause}")
         self.reason = reason
+        self.cause = cause
 
 
 class TokenVerifier(Protocol):
@@ -210,6 +216,10 @@ class ControlUnavailableError(Exception):
         """Remember the advice."""
         super().__init__(f"control unavailable, retry after {retry_after_s} s")
         self.retry_after_s = retry_after_s
+
+
+class AuditRefusedError(Exception):
+    """Control will never take this batch of audit events; sending it again is useless."""
 
 
 class ControlClient(Protocol):

@@ -11,6 +11,9 @@ from chaos.load.append import AppendSetup, measure_append
 from chaos.load.append_client import AppendFailedError
 from chaos.load.fanout import FanoutSetup, LostFramesError, measure_fanout
 from chaos.load.native_tools import CompilerMissingError
+from chaos.load.origin import OUR_ROUTER, OriginSetup, RouterFailedError, measure_origin
+from chaos.load.origin_http import WrongAnswerError
+from chaos.load.revoke import RevokeSetup, measure_revoke
 from chaos.load.system_under_test import SystemFailedError
 
 if TYPE_CHECKING:
@@ -19,19 +22,26 @@ if TYPE_CHECKING:
 # A second of each benchmark: shows that they run, not how fast anything is.
 SMOKE_FANOUT = FanoutSetup(subscribers=50, frames_per_write=4, writes=100, payload_bytes=200)
 SMOKE_APPEND = AppendSetup(runs=2, connections=4, seconds=1)
+SMOKE_ORIGIN = OriginSetup(connections=2, seconds=0.3, subscribers=10, writes=100, paced_writes=10)
+SMOKE_REVOKE = RevokeSetup(sockets=12, revoked=3, people=2, rounds=1, poll_interval_s=1.0)
 
 
 @click.group(invoke_without_command=True)
 @click.option("--smoke", is_flag=True, help="Run each benchmark for about a second; its figures mean little.")
 @click.pass_context
 def bench(context: click.Context, *, smoke: bool) -> None:
-    """Measure this machine; every figure is a ratio to a reference of the same run."""
+    """Measure this machine; where a reference exists, every figure is a ratio to it in the same run."""
     if context.invoked_subcommand is not None:
         return
     if not smoke:
         click.echo(context.get_help())
         return
-    results = [_fanout([SMOKE_FANOUT], pairs=1), _append(SMOKE_APPEND, pairs=1)]
+    results = [
+        _fanout([SMOKE_FANOUT], pairs=1),
+        _append(SMOKE_APPEND, pairs=1),
+        _revoke(SMOKE_REVOKE),
+        _origin(SMOKE_ORIGIN, pairs=1),
+    ]
     _print({"benchmark": "smoke", "results": results})
 
 
@@ -77,6 +87,56 @@ def append(
     _print(_append(setup, pairs=pairs))
 
 
+@bench.command()
+@click.option("--sockets", default=500, show_default=True, help="Streaming sockets, each of its own session.")
+@click.option("--revoked", default=50, show_default=True, help="Sessions revoked at once in a round.")
+@click.option("--people", default=1, show_default=True, help="Whose they are: one request and commit each.")
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--events-per-s", default=10.0, show_default=True, help="Appended to what all of them follow.")
+@click.option("--driver", type=click.Choice(["postgres", "nats"]), default="postgres", show_default=True)
+def revoke(sockets: int, revoked: int, people: int, rounds: int, events_per_s: float, driver: str) -> None:
+    """From a revocation to the end of its socket, pushed and with every push lost; prints JSON.
+
+    Starts a system with two nodes on a temporary directory for each of the two forms, and verifies that
+    the revoked are closed and stay out, and that nobody else misses a frame.
+    """
+    _print(_revoke(RevokeSetup(sockets, revoked, people, rounds, events_per_s, driver)))
+
+
+@bench.command()
+@click.option("--connections", default=8, show_default=True, help="HTTP connections, one request in flight.")
+@click.option("--body-bytes", default=1_000, show_default=True, help="Of a request and of its answer.")
+@click.option("--seconds", default=3.0, show_default=True, help="Length of a measurement of requests.")
+@click.option("--subscribers", default=100, show_default=True, help="WebSocket connections.")
+@click.option("--writes", default=2_000, show_default=True, help="Frames that each of them gets.")
+@click.option("--pairs", default=9, show_default=True, help="Alternating pairs.")
+@click.option(
+    "--router",
+    default=OUR_ROUTER,
+    show_default=True,
+    help="Or a command that starts another one; {port}, {http} and {node} are put in.",
+)
+def origin(
+    connections: int,
+    body_bytes: int,
+    seconds: float,
+    subscribers: int,
+    writes: int,
+    pairs: int,
+    router: str,
+) -> None:
+    """Requests and live frames through the one origin beside the same without it; prints JSON."""
+    setup = OriginSetup(
+        connections=connections,
+        body_bytes=body_bytes,
+        seconds=seconds,
+        subscribers=subscribers,
+        writes=writes,
+        router=router,
+    )
+    _print(_origin(setup, pairs=pairs))
+
+
 def _fanout(setups: Sequence[FanoutSetup], *, pairs: int) -> dict[str, object]:
     try:
         return measure_fanout(setups, pairs=pairs, report=_progress)
@@ -90,6 +150,22 @@ def _append(setup: AppendSetup, *, pairs: int) -> dict[str, object]:
     try:
         return measure_append(setup, pairs=pairs, report=_progress)
     except (SystemFailedError, AppendFailedError) as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def _revoke(setup: RevokeSetup) -> dict[str, object]:
+    try:
+        return measure_revoke(setup, report=_progress)
+    except SystemFailedError as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def _origin(setup: OriginSetup, *, pairs: int) -> dict[str, object]:
+    try:
+        return measure_origin(setup, pairs=pairs, report=_progress)
+    except CompilerMissingError as exc:
+        return {"benchmark": "origin", "skipped": str(exc)}
+    except (RouterFailedError, WrongAnswerError, LostFramesError) as exc:
         raise click.ClickException(str(exc)) from exc
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 RUN_TIMEOUT_S = 120
 TARGET_RATIO = 0.35
-_UPGRADE = (
+UPGRADE = (
     b"GET /sync/v1/ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
     b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: khala.v1\r\n\r\n"
@@ -89,7 +89,7 @@ def measure_fanout(
         receiver = compile_native("receiver", folder)
         send_loop = compile_native("send_loop", folder)
         preamble = folder / "preamble"
-        preamble.write_bytes(_preamble())
+        preamble.write_bytes(client_preamble())
         for setup in setups:
             engine_runs, loop_runs = [], []
             for pair in range(pairs):
@@ -140,7 +140,7 @@ def _run_engine(setup: FanoutSetup, receiver: Path, preamble: Path) -> Measureme
     arguments = (setup.subscribers, setup.writes, setup.frames_per_write, setup.payload_bytes)
     command = [sys.executable, "-m", "chaos.load.fanout_node", *map(str, arguments)]
     return _run_pair_of_processes(
-        setup, command, receiver, preamble, upgrade_bytes=len(_UPGRADE), last=setup.frames
+        setup, command, receiver, preamble, upgrade_bytes=len(UPGRADE), last=setup.frames
     )
 
 
@@ -196,7 +196,8 @@ def _message_bytes(setup: FanoutSetup) -> int:
     return body + (2 if body < 126 else 4 if body < 65_536 else 10)
 
 
-def _preamble() -> bytes:
+def client_preamble() -> bytes:
+    """Return what a subscriber sends: the upgrade request, then hello and subscribe."""
     hello = Hello(
         token="benchmark",  # noqa: S106 - the harness takes every token
         ticket=None,
@@ -207,7 +208,7 @@ def _preamble() -> bytes:
     )
     subscribe = Subscribe((TopicStart(TOPIC, FromStart(SubscribeFrom.NOW)),))
     messages = (encode_client_message(hello), encode_client_message(subscribe))
-    return _UPGRADE + b"".join(map(_mask, messages))
+    return UPGRADE + b"".join(map(_mask, messages))
 
 
 def _mask(body: bytes) -> bytes:

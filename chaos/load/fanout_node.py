@@ -1,9 +1,9 @@
 """Child process of the fan-out benchmark: the node's engine, fed by the memory driver.
 
-    python -m chaos.load.fanout_node SUBSCRIBERS WRITES FRAMES_PER_WRITE PAYLOAD_BYTES
+    python -m chaos.load.fanout_node SUBSCRIBERS WRITES FRAMES_PER_WRITE PAYLOAD_BYTES [PAUSE_S]
 
 Prints its port, waits for the subscribers, publishes the prepared records one after the other (the
-next when the topic has taken the last), prints one JSON line, and leaves when its input ends.
+next when the topic has taken the last, and PAUSE_S have gone by), prints one JSON line, and leaves when its input ends.
 Records are prepared and sealed before the clock starts: encoding, chain and MAC of the *runtime* are
 not what is measured; the node's checks of them are.
 """
@@ -23,12 +23,15 @@ from khala.core.counters import NodeCounters
 from khala.core.limits import NodeLimits
 from khala_contracts.fanout_records import RecordSigner
 from khala_contracts.topics import parse_topic
+from khala_service.logs import configure_logging
 
 TOPIC = parse_topic("run:run_00000000000000000000000000:events").name
 KEY = bytes(32)
 
 
-async def run(subscribers: int, writes: int, frames_per_write: int, payload_bytes: int) -> None:
+async def run(
+    subscribers: int, writes: int, frames_per_write: int, payload_bytes: int, pause_s: float
+) -> None:
     """Serve one measurement."""
     journal = InMemoryJournal(TOPIC)
     signer = RecordSigner("benchmark", KEY)
@@ -54,7 +57,7 @@ async def run(subscribers: int, writes: int, frames_per_write: int, payload_byte
                 host="127.0.0.1",
                 port=0,
                 limits=limits,
-                allowed_origins=(),
+                cors_origins=(),
                 counters=counters,
                 drain=trio.Event(),
                 task_status=task_status,
@@ -70,6 +73,8 @@ async def run(subscribers: int, writes: int, frames_per_write: int, payload_byte
             await driver.publish(TOPIC, record)
             while counters.frames_appended < count * frames_per_write:
                 await trio.lowlevel.checkpoint()
+            if pause_s:
+                await trio.sleep(pause_s)
         while counters.deliveries < subscribers:
             await trio.lowlevel.checkpoint()
         _say(
@@ -92,5 +97,8 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    # A line per connection is not what is measured, nor what somebody wants to read beside figures.
+    configure_logging("benchmark", level="warning")
     subscribers_, writes_, frames_per_write_, payload_bytes_ = map(int, sys.argv[1:5])
-    trio.run(run, subscribers_, writes_, frames_per_write_, payload_bytes_)
+    pause_s_ = float(sys.argv[5]) if len(sys.argv) > 5 else 0.0
+    trio.run(run, subscribers_, writes_, frames_per_write_, payload_bytes_, pause_s_)

@@ -45,6 +45,7 @@ from khala_contracts.codec import (
 from khala_contracts.topics import TopicInvalid, TopicName, parse_topic
 
 if TYPE_CHECKING:
+    from khala.actors.access_audit import AccessAudit
     from khala.actors.connection import Connection
     from khala.actors.evictions import Evictions
     from khala.actors.registry import TopicRegistry
@@ -90,6 +91,8 @@ class ClientCommands:
     gate: StartGate | None = None
     # None: nothing is ever revoked.
     evictions: Evictions | None = None
+    # None: nothing is reported.
+    audit: AccessAudit | None = None
 
     async def run(self, connection: Connection, command: Command) -> None:
         """Run one command to its answer; see CommandRunner."""
@@ -111,9 +114,7 @@ class ClientCommands:
                 retry_after_ms = round(self.gate.retry_after_s() * 1000)
                 raise RemoteProtocolError(reason_codes.UNAVAILABLE, retry_after_ms=retry_after_ms)
             check_versions(hello)
-            if hello.token is None:
-                raise RemoteProtocolError(reason_codes.TOKEN_INVALID)
-            claims = await self._admit(connection, hello.token, device_id=hello.device_id, is_new=True)
+            claims = await self._admit(connection, hello.token, device_id=hello.device_id)
         except RemoteProtocolError as exc:
             self.counters.hellos_refused[exc.reason.name] += 1
             raise
@@ -140,45 +141,63 @@ class ClientCommands:
             )
         )
 
-    async def _admit(
-        self, connection: Connection, token: str, *, device_id: str, is_new: bool = False
-    ) -> SyncClaims:
-        """Verify and spend a token for this connection.
+    async def _admit(self, connection: Connection, token: str | None, *, device_id: str) -> SyncClaims:
+        """Verify and spend a token for this connection: its first, or one that renews what it has.
 
         Raises:
             RemoteProtocolError: With the reason for which the connection must end.
         """
+        claims: SyncClaims | None = None
         try:
+            if token is None:
+                raise TokenRefusedError(reason_codes.TOKEN_INVALID, "no_token")
             claims = await self.tokens.verify(token)
-            if claims.device_id != device_id:
-                raise RemoteProtocolError(reason_codes.TOKEN_INVALID)
-            if is_new and self.evictions is not None and not self.evictions.feed.may_welcome:
-                raise RemoteProtocolError(reason_codes.UNAVAILABLE, retry_after_ms=STALE_RETRY_AFTER_MS)
-            refusal = await self.control.redeem(claims, connection.connection_id)
+            await self._spend(connection, claims, device_id=device_id)
         except TokenRefusedError as exc:
+            if self.audit is not None:
+                is_renewal = connection.claims is not None
+                self.audit.token_refused(
+                    connection, exc.reason, exc.cause, is_renewal=is_renewal, claims=claims
+                )
             raise RemoteProtocolError(exc.reason) from exc
         except ControlUnavailableError as exc:
             raise RemoteProtocolError(
                 reason_codes.UNAVAILABLE, retry_after_ms=round(exc.retry_after_s * 1000)
             ) from exc
-        # Race: control redeems, then ends the session, and its row arrives before its answer to us.
-        if refusal is None and self.evictions is not None and self.evictions.view.is_ended(claims):
-            refusal = reason_codes.REAUTH_REQUIRED
-        if refusal is not None:
-            raise RemoteProtocolError(refusal)
         return claims
+
+    async def _spend(self, connection: Connection, claims: SyncClaims, *, device_id: str) -> None:
+        """Redeem a genuine token; one that is refused before that stays usable.
+
+        Raises:
+            TokenRefusedError: It is another device's or session's, was used before, or has ended.
+            RemoteProtocolError: Nobody can say at the moment whether it has ended.
+        """
+        if claims.device_id != device_id:
+            raise TokenRefusedError(reason_codes.TOKEN_INVALID, "another_device")
+        old = connection.claims
+        if old is None and self.evictions is not None and not self.evictions.feed.may_welcome:
+            raise RemoteProtocolError(reason_codes.UNAVAILABLE, retry_after_ms=STALE_RETRY_AFTER_MS)
+        refusal = await self.control.redeem(claims, connection.connection_id)
+        if refusal is not None:
+            raise TokenRefusedError(refusal, "redeem")
+        # Race: control redeems, then ends the session, and its row arrives before its answer to us.
+        if self.evictions is not None and self.evictions.view.is_ended(claims):
+            raise TokenRefusedError(reason_codes.REAUTH_REQUIRED, "ended_meanwhile")
+        if old is not None and (claims.session_id, claims.user_id) != (old.session_id, old.user_id):
+            raise TokenRefusedError(reason_codes.TOKEN_INVALID, "another_session")
 
     async def _renew(self, connection: Connection, renew: Renew) -> None:
         """Extend the connection's authority; topics that the new token lacks end forbidden."""
         old = connection.claims
         assert old is not None
         claims = await self._admit(connection, renew.token, device_id=old.device_id)
-        if (claims.session_id, claims.user_id) != (old.session_id, old.user_id):
-            raise RemoteProtocolError(reason_codes.TOKEN_INVALID)
         connection.claims = claims
         for topic, subscription in tuple(connection.subscriptions.items()):
             grant = find_grant(claims, topic)
             if grant is None or (self.evictions is not None and self.evictions.is_lost(claims, grant)):
+                if self.audit is not None:
+                    self.audit.topic_evicted(connection, subscription, "renewed_without")
                 connection.remove_subscription(topic, "forbidden")
                 connection.push_control(Unsubscribed(topic, UnsubscribedReason.FORBIDDEN))
             else:
@@ -228,19 +247,19 @@ class ClientCommands:
         try:
             parsed = parse_topic(start.topic)
         except TopicInvalid:
-            self._deny(connection, start.topic, reason_codes.TOPIC_INVALID)
+            self._deny(connection, start.topic, reason_codes.TOPIC_INVALID, "not_a_topic")
             return None
         is_new = parsed.name not in connection.subscriptions
         # Before the grant: a token names no more topics than the default limit, so that in the other order
         # nobody would ever see this refusal. It says nothing about the topic.
         if is_new and len(connection.subscriptions) >= self.limits.subscriptions_max:
-            self._refuse(connection, parsed.name, reason_codes.LIMIT_EXCEEDED)
+            self._refuse(connection, parsed.name, reason_codes.LIMIT_EXCEEDED, cause="subscriptions")
             return None
         claims = connection.claims
         assert claims is not None
         grant = find_grant(claims, parsed.name)
         if grant is None:
-            self._deny(connection, parsed.name, reason_codes.FORBIDDEN)
+            self._deny(connection, parsed.name, reason_codes.FORBIDDEN, "not_granted")
             return None
         return _Asked(parsed, grant, _to_start(start))
 
@@ -262,8 +281,11 @@ class ClientCommands:
         if is_lost or not is_allowed(
             claims, asked.grant, asked.parsed, observation.rights, exists=observation.exists
         ):
-            connection.remove_subscription(name, "forbidden")
-            self._deny(connection, name, reason_codes.FORBIDDEN)
+            cause = "right_lost" if is_lost else "head_differs"
+            ended = connection.remove_subscription(name, "forbidden")
+            if ended is not None and self.audit is not None:
+                self.audit.topic_evicted(connection, ended, cause)
+            self._deny(connection, name, reason_codes.FORBIDDEN, cause)
             return
         if not topic.learn(observation, since):
             # The journal was restored meanwhile; the answer is about what was before.
@@ -275,7 +297,7 @@ class ClientCommands:
             return
         is_over_limit = running is None and (len(connection.subscriptions) >= self.limits.subscriptions_max)
         if is_over_limit:
-            self._refuse(connection, name, reason_codes.LIMIT_EXCEEDED)
+            self._refuse(connection, name, reason_codes.LIMIT_EXCEEDED, cause="subscriptions")
             return
         try:
             decision = classify(
@@ -289,6 +311,8 @@ class ClientCommands:
             self._refuse(connection, name, reason_codes.UNAVAILABLE, retry_after_ms=1000)
             return
         connection.remove_subscription(name, "replaced")
+        if self.audit is not None:
+            self.audit.subscribed(connection, name)
         match decision:
             case Serve():
                 self.counters.subscribes["served"] += 1
@@ -354,9 +378,9 @@ class ClientCommands:
 
     # -- refusals --------------------------------------------------------------------------------
 
-    def _deny(self, connection: Connection, topic: str, reason: ReasonCode) -> None:
-        """Refuse a topic in a way that counts against the client."""
-        self._refuse(connection, topic, reason)
+    def _deny(self, connection: Connection, topic: str, reason: ReasonCode, cause: str) -> None:
+        """Refuse a topic in a way that counts against the client; the cause is for the audit log."""
+        self._refuse(connection, topic, reason, cause=cause)
         connection.deny_subscribe()
 
     def _refuse(
@@ -365,11 +389,17 @@ class ClientCommands:
         topic: str,
         reason: ReasonCode,
         *,
+        cause: str = "",
         retry_after_ms: int = 0,
     ) -> None:
+        """Refuse a topic; with a cause it was a decision about access, which is audited."""
         self.counters.subscribes[reason.name] += 1
-        if reason is not reason_codes.TOPIC_INVALID:
-            self._note_refusal(connection, TopicName(topic), reason.name)
+        # What is outside the grammar is the client's own text, and enters neither notes nor the audit log.
+        name = None if reason is reason_codes.TOPIC_INVALID else TopicName(topic)
+        if name is not None:
+            self._note_refusal(connection, name, reason.name)
+        if cause and self.audit is not None:
+            self.audit.denied(connection, name, reason, cause)
         connection.push_control(
             codec.ErrorMessage.of(
                 reason,

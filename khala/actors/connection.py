@@ -31,9 +31,8 @@ from khala.core.protocol import (
     Phase,
     RemoteProtocolError,
 )
-from khala.core.rate_limit import SlidingCount
 from khala.core.scheduler import DeficitRoundRobin
-from khala.core.subscription import ENDED_UNREADABLE, EndedReleased, EndedStale, FrameUnreadableError
+from khala.core.subscription import ENDED_UNREADABLE, EndedForbidden, EndedStale, FrameUnreadableError
 from khala.core.websocket_frames import frame_message
 from khala.ports import PeerClosedError, TransportBrokenError
 from khala_contracts import codec, reason_codes
@@ -43,10 +42,12 @@ from khala_service import failpoints
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from khala.actors.access_audit import AccessAudit
     from khala.actors.supervision import Supervisor
     from khala.core.counters import NodeCounters
     from khala.core.limits import NodeLimits
     from khala.core.protocol import Command
+    from khala.core.rate_limit import SlidingCount
     from khala.core.slow_consumer import SlowConsumer
     from khala.core.subscription import Subscription, SubscriptionEnding
     from khala.ports import ByteTransport, OriginPolicy, WebSocketPeer
@@ -85,9 +86,11 @@ class Connection:
         commands: CommandRunner,
         origin_policy: OriginPolicy,
         supervisor: Supervisor,
+        audit: AccessAudit | None = None,
     ) -> None:
-        """Take over a connected transport; ``serve`` does the rest."""
-        self.connection_id = connection_id
+        """Take over a connected transport; ``serve`` does the rest. Without ``audit`` nothing is reported."""
+        # A request id that the client named at its upgrade replaces the second.
+        self.connection_id = self.request_id = connection_id
         self.limits = limits
         self.claims: SyncClaims | None = None
         self.subscriptions: dict[TopicName, Subscription] = {}
@@ -95,6 +98,8 @@ class Connection:
         self.heartbeats_sent = 0
         self.opened_at = trio.current_time()
         self.closed_with: ReasonCode | None = None
+        # As far as our own proxies know it; "" before the upgrade request.
+        self.client_address = ""
         # Label of the client's version once it was welcomed; "" before.
         self.app_version = ""
         # Whether its first subscribe resumed with a cursor; None before it.
@@ -102,6 +107,7 @@ class Connection:
         self._counters = counters
         self._runner = commands
         self._origin_policy = origin_policy
+        self._audit = audit
         self._supervisor = supervisor
         self._transport = transport
         self._outbox = Outbox(limits.control_lane_max_messages, limits.control_lane_max_bytes)
@@ -121,7 +127,7 @@ class Connection:
         self._chunk_bytes = 0
         # Subscriptions that the sweeper has seen behind since this last drained.
         self.slow_consumers: dict[Subscription, SlowConsumer] = {}
-        self._releases: SlidingCount | None = None
+        self.releases: SlidingCount | None = None
         self._ended_as = ""
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -231,17 +237,20 @@ class Connection:
             request = await peer.receive_request()
         if scope.cancelled_caught:
             return False
+        self.client_address = request.client_address
+        self.request_id = request.request_id or self.connection_id
         refusal = self._origin_policy.refusal(request)
         if refusal is None:
             for subprotocol in SUBPROTOCOLS:
                 if subprotocol in request.subprotocols:
                     is_text = subprotocol == SUBPROTOCOL_JSON
-                    self._protocol.is_text = is_text
-                    self._turns.is_text = is_text
+                    self._protocol.is_text = self._turns.is_text = is_text
                     self.is_direct = not is_text
                     peer.accept(subprotocol)
                     return True
             refusal = (400, "offer the subprotocol khala.v1 or khala.v1.json")
+        if self._audit is not None and refusal[0] == reason_codes.ORIGIN_FORBIDDEN.http_status:
+            self._audit.origin_denied(self)
         self._counters.handshakes_rejected[str(refusal[0])] += 1
         peer.reject(*refusal)
         return False
@@ -527,22 +536,14 @@ class Connection:
 
     def _finish(self, subscription: Subscription, ending: SubscriptionEnding) -> None:
         because, answer = ending_of(subscription, ending)
+        if isinstance(ending, EndedForbidden) and self._audit is not None:
+            self._audit.topic_evicted(self, subscription, "right_lost")
         if isinstance(ending, EndedStale):
             subscription.note.observe(ending.observation)
             counts = self._counters.by_class[subscription.parsed.topic_class.name]
             counts.stale_cursors[ending.reason.value] += 1
         self.remove_subscription(subscription.parsed.name, because)
         self.push_control(answer)
-
-    def release(self, subscription: Subscription) -> None:
-        """Release a topic that is taken too slowly; too many of them end the connection instead."""
-        if self._releases is None:
-            self._releases = SlidingCount(self.limits.releases_max, self.limits.releases_window_s)
-        if self._releases.exceeds(trio.current_time()):
-            self.close_slow()
-        else:
-            self._counters.note_slow_topic("release", subscription.parsed.topic_class.tier)
-            self.finish_subscription(subscription, EndedReleased())
 
     def close_slow(self) -> None:
         """End a client that takes too little; all its cursors stay valid."""
@@ -555,6 +556,8 @@ class Connection:
         """Say why, begin the closing handshake, and drop the socket if that takes too long."""
         if self.phase is Phase.CLOSING:
             return
+        if reason is reason_codes.REAUTH_REQUIRED and self.phase is Phase.READY and self._audit is not None:
+            self._audit.evicted(self)
         self.closed_with = reason
         self._count_end(reason.name)
         said = self._encode(ErrorMessage.of(reason, details=details or {}, retry_after_ms=retry_after_ms))

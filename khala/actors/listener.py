@@ -17,6 +17,7 @@ from khala_contracts import reason_codes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from khala.actors.access_audit import AccessAudit
     from khala.actors.connection import CommandRunner
     from khala.actors.supervision import Supervisor
     from khala.core.counters import NodeCounters
@@ -58,6 +59,7 @@ class Listener:
         make_peer: Callable[[ByteTransport, Connection], WebSocketPeer],
         supervisor: Supervisor,
         log: ConnectionLog,
+        audit: AccessAudit | None = None,
     ) -> None:
         """Serve clients of ``commands`` through peers that ``make_peer`` makes."""
         self._limits = limits
@@ -68,6 +70,7 @@ class Listener:
         self._make_peer = make_peer
         self._supervisor = supervisor
         self._log = log
+        self._audit = audit
         self.connections: set[Connection] = set()
         self._admission = TokenBucket.full(
             limits.admission_per_s, limits.admission_burst, now=trio.current_time()
@@ -120,6 +123,7 @@ class Listener:
             commands=self._commands,
             origin_policy=self._origin_policy,
             supervisor=self._supervisor,
+            audit=self._audit,
         )
         self.connections.add(connection)
         self._counters.connections_accepted += 1

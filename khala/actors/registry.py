@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from fanout_drivers.base import PositionUnknown
+from fanout_drivers.base import PositionUnknown, RevocationsHint
 from khala.actors.topic import TopicActor
 from khala.core.delivery_trace import DeliveryTrace
 from khala.ports import JournalUnavailableError
 from khala_contracts.codec import WireError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fanout_drivers.base import FanoutSubscriber, RecordCopy
     from khala.actors.page_reads import PageReads
     from khala.actors.supervision import Supervisor
@@ -60,8 +62,12 @@ class TopicRegistry:
         limits: NodeLimits,
         counters: NodeCounters,
         supervisor: Supervisor,
+        revocations_hinted: Callable[[], None] | None = None,
     ) -> None:
-        """Run topics in ``nursery``, which outlives every connection."""
+        """Run topics in ``nursery``, which outlives every connection.
+
+        ``revocations_hinted`` is told of the driver's hints of revocations; it must not wait.
+        """
         self._nursery = nursery
         self._subscriber = subscriber
         self._verifier = verifier
@@ -72,6 +78,7 @@ class TopicRegistry:
         self._limits = limits
         self._counters = counters
         self._supervisor = supervisor
+        self._revocations_hinted = revocations_hinted
         self.trace = DeliveryTrace(limits, now=trio.current_time())
         self._topics: dict[TopicName, TopicActor] = {}
         self._scopes: dict[TopicName, trio.CancelScope] = {}
@@ -175,6 +182,10 @@ class TopicRegistry:
             delivery = await self._subscriber.receive()
             if isinstance(delivery, PositionUnknown):
                 self._note_unknown(delivery)
+                continue
+            if isinstance(delivery, RevocationsHint):
+                if self._revocations_hinted is not None:
+                    self._revocations_hinted()
                 continue
             try:
                 self._take_copy(delivery)

@@ -10,8 +10,12 @@ from __future__ import annotations
 from math import floor
 from typing import TYPE_CHECKING
 
+import trio
+
 from khala.core.protocol import Phase
+from khala.core.rate_limit import SlidingCount
 from khala.core.slow_consumer import Progress, SlowConsumer, SlowConsumerAction, policy_for
+from khala.core.subscription import EndedReleased
 from khala_contracts.codec import Lagging
 
 if TYPE_CHECKING:
@@ -87,6 +91,18 @@ def _act(
         case SlowConsumerAction.CATCH_UP:
             counters.note_slow_topic(action.value, subscription.parsed.topic_class.tier)
         case SlowConsumerAction.RELEASE:
-            connection.release(subscription)
+            _release(connection, subscription, counters=counters)
         case SlowConsumerAction.DISCONNECT:
             connection.close_slow()
+
+
+def _release(connection: Connection, subscription: Subscription, *, counters: NodeCounters) -> None:
+    """Release a topic that is taken too slowly; too many of them end the connection instead."""
+    if connection.releases is None:
+        limits = connection.limits
+        connection.releases = SlidingCount(limits.releases_max, limits.releases_window_s)
+    if connection.releases.exceeds(trio.current_time()):
+        connection.close_slow()
+    else:
+        counters.note_slow_topic("release", subscription.parsed.topic_class.tier)
+        connection.finish_subscription(subscription, EndedReleased())

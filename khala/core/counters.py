@@ -136,6 +136,11 @@ class NodeCounters:
     closes: Counter[str] = attrs.field(factory=Counter)
     subscribes: Counter[str] = attrs.field(factory=Counter)
     evictions: Counter[str] = attrs.field(factory=Counter)
+    # From the time that control gave a revocation to the end of a connection here.
+    eviction_delays: DurationCounts = attrs.field(factory=DurationCounts)
+    revocation_hints: int = 0
+    # Decisions about access, by what became of their report: sent, or why they were only counted.
+    audit_events: Counter[str] = attrs.field(factory=Counter)
     subscriptions_open: int = 0
     bytes_pumped: int = 0
     records: Counter[str] = attrs.field(factory=Counter)

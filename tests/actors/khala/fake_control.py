@@ -9,11 +9,12 @@ import attrs
 import trio
 
 from khala.core.revocation_view import Revocation, RevocationKind, RevocationPage
-from khala.ports import ControlUnavailableError, TokenRefusedError
+from khala.ports import AuditRefusedError, ControlUnavailableError, TokenRefusedError
 from khala_contracts import reason_codes
 from tests.topic_log import WALL_S
 
 if TYPE_CHECKING:
+    from khala.core.access_audit import AuditBatch, AuditEvent
     from khala_contracts.reason_codes import ReasonCode
     from khala_contracts.sync_claims import SyncClaims
 
@@ -65,7 +66,7 @@ class FakeTokens:
         if self.is_down:
             raise ControlUnavailableError(2.0)
         if token not in self.claims:
-            raise TokenRefusedError(reason_codes.TOKEN_INVALID, "unknown to the test")
+            raise TokenRefusedError(reason_codes.TOKEN_INVALID, "unknown_to_the_test")
         return self.claims[token]
 
 
@@ -78,6 +79,12 @@ class FakeControl:
     is_down: bool = False
     delay_s: float = 0.0
     log: list[Revocation] = attrs.field(factory=list)
+    # What was reported: by batch id, as an authority that writes a batch once.
+    audited: dict[str, AuditBatch] = attrs.field(factory=dict)
+    # Answers to batches that are lost although they were written, and batches that are refused.
+    audit_answers_lost: int = 0
+    audit_refusals: int = 0
+    audit_calls: int = 0
 
     async def read_revocations(self, after_seq: int) -> RevocationPage:
         """Return a page of the log; see RevocationSource."""
@@ -85,6 +92,31 @@ class FakeControl:
         if self.is_down:
             raise ControlUnavailableError(1.0)
         return RevocationPage(self.log[after_seq : after_seq + 100], len(self.log), 1)
+
+    async def append_audit(self, batch: AuditBatch) -> None:
+        """Write a batch; see AuditLog."""
+        self.audit_calls += 1
+        await trio.sleep(self.delay_s)
+        if self.is_down:
+            raise ControlUnavailableError(1.0)
+        if self.audit_refusals > 0:
+            self.audit_refusals -= 1
+            raise AuditRefusedError
+        known = self.audited.setdefault(batch.batch_id, batch)
+        assert known == batch, "one batch id, two batches"
+        if self.audit_answers_lost > 0:
+            self.audit_answers_lost -= 1
+            raise ControlUnavailableError(1.0)
+
+    @property
+    def events(self) -> list[AuditEvent]:
+        """Every event that was reported, in order."""
+        return [event for batch in self.audited.values() for event in batch.events]
+
+    @property
+    def counted(self) -> int:
+        """How many events were only counted."""
+        return sum(count.count for batch in self.audited.values() for count in batch.unwritten)
 
     def revoke(self, kind: RevocationKind, *, at_s: float, **ids: str) -> None:
         """Append a row to the log."""

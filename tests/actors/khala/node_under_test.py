@@ -20,6 +20,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from fanout_drivers.memory import MemoryDriver
+from khala.actors.access_audit import AccessAudit
 from khala.actors.commands import ClientCommands
 from khala.actors.connection import Connection
 from khala.actors.evictions import Evictions
@@ -183,6 +184,8 @@ class NodeUnderTest:
     supervisor: Supervisor
     # None unless the test asked for revocations.
     evictions: Evictions | None = None
+    # None unless the test asked for reports to the audit log.
+    audit: AccessAudit | None = None
     signer: RecordSigner = attrs.field(factory=lambda: RecordSigner(KEY_ID, KEY))
     connections: set[Connection] = attrs.field(factory=set)
     ids: CountingIds = attrs.field(factory=CountingIds)
@@ -224,6 +227,7 @@ class NodeUnderTest:
             commands=self.commands,
             origin_policy=ExactOrigins(frozenset({"https://app.example"})),
             supervisor=self.supervisor,
+            audit=self.audit,
         )
         peer = ScriptedPeer(connection.emit)
         peer.request = peer_request  # type: ignore[assignment]
@@ -289,6 +293,7 @@ async def open_node(
     ranges: RangeCache | None = None,
     may_crash: bool = False,
     is_revocable: bool = False,
+    is_audited: bool = False,
 ) -> AsyncIterator[NodeUnderTest]:
     """Run a node whose journal has these logs; leaving the block ends it.
 
@@ -307,6 +312,10 @@ async def open_node(
         pages = PageReader(
             nursery, reads=reads, limits=limits, counters=counters, supervisor=supervisor, rng=FixedRng()
         )
+        evictions = None
+        if is_revocable:
+            evictions = Evictions(control, limits=limits, counters=counters, clock=clock, rng=FixedRng())
+            nursery.start_soon(evictions.feed.run)
         registry = TopicRegistry(
             nursery,
             subscriber=subscriber,
@@ -318,11 +327,14 @@ async def open_node(
             limits=limits,
             counters=counters,
             supervisor=supervisor,
+            revocations_hinted=None if evictions is None else evictions.hint,
         )
-        evictions = None
-        if is_revocable:
-            evictions = Evictions(control, limits=limits, counters=counters, clock=clock, rng=FixedRng())
-            nursery.start_soon(evictions.feed.run)
+        audit = None
+        if is_audited:
+            audit = AccessAudit(
+                control, limits=limits, counters=counters, clock=clock, ids=CountingIds(), rng=FixedRng()
+            )
+            nursery.start_soon(audit.run)
         commands = ClientCommands(
             node_id="node-1",
             limits=limits,
@@ -333,10 +345,11 @@ async def open_node(
             journal=journal,
             topics=registry,
             evictions=evictions,
+            audit=audit,
         )
         node = NodeUnderTest(
             nursery, journal, driver, limits, counters, registry, reads, pages, commands, tokens, control,
-            clock, crash_log, supervisor, evictions,
+            clock, crash_log, supervisor, evictions, audit,
         )  # fmt: skip
         if evictions is not None:
             evictions.watch(node.connections)

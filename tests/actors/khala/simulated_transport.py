@@ -26,6 +26,7 @@ class SimulatedTransport:
     buffer_bytes: int | None = None
     rng: Random | None = None
     is_stalled: bool = False
+    remote_address: str = "192.0.2.1"
     is_aborted: bool = attrs.field(default=False, init=False)
     sends: int = attrs.field(default=0, init=False)
     _is_reset: bool = attrs.field(default=False, init=False)

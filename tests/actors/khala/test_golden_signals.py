@@ -354,6 +354,7 @@ def test_every_counter_is_shown() -> None:
     shown = {*metrics.TOTALS, *metrics.GAUGES, *metrics.LABELLED, "task_restarts"} | {
         "slow_consumer_actions",
         "slow_topic_actions",
+        "eviction_delays",
     }
     nested = {"by_class", "by_version", "delivery"}
     assert {field.name for field in attrs.fields(NodeCounters)} == shown | nested

@@ -49,6 +49,9 @@ def test_failpoints_in_mode_dev() -> None:
         ({"KHALA_NODE_MODE": "dev", "KHALA_NODE_FAILPOINTS": "node.nowhere=kill"}, "node.nowhere"),
         ({"KHALA_NODE_MODE": "staging"}, "mode"),
         ({"KHALA_NODE_ADMIN_TOKEN": "0123456789abcde"}, "admin_token"),
+        ({"KHALA_NODE_CORS_ORIGINS": "https://a.example, https://B.example"}, "'https://B.example'"),
+        ({"KHALA_NODE_TRUSTED_PROXIES": "10.0.0.1/8"}, "trusted_proxies: 10.0.0.1/8"),
+        ({"KHALA_NODE_ALLOWED_ORIGINS": "https://a.example"}, "ALLOWED_ORIGINS"),
     ],
 )
 def test_refusals(changes: dict[str, str], named: str) -> None:

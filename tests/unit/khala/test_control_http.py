@@ -10,9 +10,17 @@ import httpx
 import pytest
 import trio
 
-from khala.adapters.control_http import ATTEMPT_TIMEOUT_S, HttpControlClient
-from khala.ports import ControlUnavailableError
-from khala_contracts import codec
+from khala.adapters.control_http import ATTEMPT_TIMEOUT_S, AUDIT_ROUTE, HttpControlClient
+from khala.core.access_audit import (
+    AuditAction,
+    AuditBatch,
+    AuditEvent,
+    AuditGap,
+    AuditSubject,
+    UnwrittenCount,
+)
+from khala.ports import AuditRefusedError, ControlUnavailableError
+from khala_contracts import codec, reason_codes
 from khala_contracts import http_messages as m
 from khala_service.adapters.http_client import open_service_client
 from tests.topic_log import claims_for
@@ -33,6 +41,17 @@ class FakeControl(httpx.AsyncBaseTransport):
     troubles: list[str] = attrs.field(factory=list)
     spent: dict[str, str] = attrs.field(factory=dict)
     batches: list[int] = attrs.field(factory=list)
+    audited: dict[str, m.AppendAuditRequest] = attrs.field(factory=dict)
+
+    async def _append_audit(self, request: httpx.Request, trouble: str) -> httpx.Response:
+        asked = codec.decode_message_untrusted(m.AppendAuditRequest, await request.aread())
+        if trouble in ("400", "401"):
+            code = {"400": "invalid_argument", "401": "unauthenticated"}[trouble]
+            return httpx.Response(int(trouble), content=codec.encode_message(m.Error(code=code)))
+        self.audited[asked.batch_id] = asked
+        if trouble == LOST:
+            raise httpx.ReadError("the answer is lost")
+        return httpx.Response(200, content=codec.encode_message(m.AppendAuditResponse(written=1)))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Redeem a batch."""
@@ -42,6 +61,8 @@ class FakeControl(httpx.AsyncBaseTransport):
         if trouble == BUSY:
             error = codec.encode_message(m.Error(code="unavailable", retry_after_ms=500))
             return httpx.Response(503, content=error)
+        if request.url.path == AUDIT_ROUTE:
+            return await self._append_audit(request, trouble)
         asked = codec.decode_message_untrusted(m.RedeemRequest, await request.aread())
         self.batches.append(len(asked.redemptions))
         words = {word: number for number, word in m.REDEEM_RESULTS.words.items()}
@@ -115,3 +136,72 @@ async def test_who_waits_travels_together(autojump_clock: MockClock) -> None:
     assert sum(control.batches) == 300
     assert len(control.batches) <= 4
     assert len(control.spent) == 300
+
+
+BATCH = AuditBatch(
+    "bat_1",
+    (
+        AuditEvent(
+            AuditAction.EVICT_CONNECTION,
+            reason_codes.REAUTH_REQUIRED,
+            "revoked",
+            1_000,
+            "con_1",
+            "req_1",
+            subject=AuditSubject.of(claims_for()),
+            positions=(("t", 7),),
+            topic_count=2,
+        ),
+        AuditEvent(AuditAction.SUBSCRIBE, None, "", 1_001, "con_2", "req_2", topic="t"),
+    ),
+    (UnwrittenCount(AuditAction.HELLO, "token_invalid", AuditGap.RATIONED, 3, 999),),
+)
+
+
+async def test_a_batch_of_audit_events_travels_whole(autojump_clock: MockClock) -> None:
+    """Every field arrives, and what an event does not have is absent."""
+    control = FakeControl()
+    async with open_client(control) as client:
+        await client.append_audit(BATCH)
+    sent = control.audited["bat_1"]
+    evicted, allowed = sent.events
+    claims = claims_for()
+    assert (sent.node_id, evicted.action, evicted.reason, evicted.cause) == (
+        "node-1",
+        5,
+        "reauth_required",
+        "revoked",
+    )
+    assert (evicted.user_id, evicted.session_id, evicted.jti) == (
+        claims.user_id,
+        claims.session_id,
+        claims.jti,
+    )
+    assert (evicted.principal_kind, evicted.topic_count) == (m.PRINCIPAL_KIND_PERSON, 2)
+    assert [(position.topic, position.seq) for position in evicted.positions] == [("t", 7)]
+    assert (allowed.action, allowed.reason, allowed.topic, allowed.noted_at) == (4, "", "t", 1_001)
+    assert (allowed.user_id, allowed.principal_kind) == ("", m.PRINCIPAL_KIND_UNSPECIFIED)
+    (unwritten,) = sent.unwritten
+    assert (unwritten.action, unwritten.gap, unwritten.count, unwritten.since) == (2, 1, 3, 999)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "error"),
+    [
+        (LOST, ControlUnavailableError),
+        (REFUSED, ControlUnavailableError),
+        (BUSY, ControlUnavailableError),
+        ("401", ControlUnavailableError),
+        ("400", AuditRefusedError),
+    ],
+)
+async def test_only_a_verdict_on_the_batch_gives_it_up(
+    autojump_clock: MockClock, trouble: str, error: type[Exception]
+) -> None:
+    """A wrong credential, an outage and a lost answer are repeated; what is malformed is not."""
+    control = FakeControl([trouble])
+    async with open_client(control) as client:
+        with pytest.raises(error):
+            await client.append_audit(BATCH)
+        await client.append_audit(BATCH)
+    assert list(control.audited) == ["bat_1"]
