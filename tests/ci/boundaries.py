@@ -51,8 +51,10 @@ ASYNCIO_MODULES = frozenset({"asyncio", "asyncpg", "nats", "trio_asyncio"})
 ASYNCIO_PLACES = re.compile(
     r"/adapters/postgres(_\w+)?(/|\.py$)|^khala/adapters/embedded_postgres\w*\.py$"
     r"|^khala/service/khala_service/adapters/asyncio_bridge\.py$|^fanout_drivers/nats_connection\.py$"
-    r"|^(tests|chaos)/"
+    r"|^khala/client/khala_client/asyncio/"
+    r"|^(tests|chaos|runbooks/recipes)/"
 )
+CHANNELS = frozenset({"open_memory_channel", "create_memory_object_stream"})
 NONDETERMINISM = frozenset({"random", "secrets", "uuid", "time"})
 NONDETERMINISM_LAYERS = re.compile(
     r"^(khala|runtime|control)\.(core|actors|ports)\b|^khala_client\.core\b|^khala_contracts\b"
@@ -93,12 +95,12 @@ def find_foreign_headers(context: CheckContext) -> Problems:
 
 
 def find_unbounded_channels(context: CheckContext) -> Problems:
-    """`open_memory_channel` is never given infinity."""
+    """No channel is given infinity, trio's or anyio's."""
     problems = []
     for name, node in _calls(context):
         function = node.func.value if isinstance(node.func, ast.Subscript) else node.func
         called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-        if called == "open_memory_channel" and any(_is_infinite(argument) for argument in node.args):
+        if called in CHANNELS and any(_is_infinite(argument) for argument in node.args):
             problems.append(
                 f"{name}:{node.lineno}: an unbounded channel; give it a bound and say what is full"
             )
@@ -106,9 +108,10 @@ def find_unbounded_channels(context: CheckContext) -> Problems:
 
 
 def find_asyncio_outside_adapters(context: CheckContext) -> Problems:
-    """Asyncio and the libraries that need it stay in the postgres adapters and the connection to NATS."""
+    """Asyncio and what needs it: in the postgres adapters, the connection to NATS, the client's asyncio front."""
     return [
-        f"{name}:{line}: imports {module}; asyncio stays in adapters/postgres* and nats_connection"
+        f"{name}:{line}: imports {module}; asyncio stays in adapters/postgres*, nats_connection and the client's"
+        " asyncio front"
         for name, line, module in _imports(context)
         if module.split(".")[0] in ASYNCIO_MODULES and not ASYNCIO_PLACES.search(name)
     ]

@@ -12,6 +12,7 @@ from tests.ci.docs_links import documents
 
 _PART = re.compile(r"(<!-- generated: ([a-z ]+) -->\n)(.*?)(<!-- end generated -->)", re.DOTALL)
 HOW = "run `python -m tests.ci docs --write`"
+CODE_PAGES = "runbooks/codes"
 
 
 def reason_codes_table() -> str:
@@ -86,3 +87,31 @@ def check_generated_parts(
         if context.write and fresh != text:
             (context.root / name).write_text(fresh, encoding="utf-8")
     return problems + [f"runbooks:1: no document has the part {name}" for name in makers if name not in used]
+
+
+def check_code_pages(context: CheckContext) -> Problems:
+    """Every reason code has the page that the registry makes, and no page outlives its code."""
+    from khala_contracts.reason_code_pages import page_markdown
+    from khala_contracts.reason_codes import REGISTRY
+
+    folder = context.root / CODE_PAGES
+    fresh = {f"{name}.md": page_markdown(row) for name, row in REGISTRY.items()}
+    there = (
+        {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*")} if folder.is_dir() else {}
+    )
+    if context.write:
+        folder.mkdir(exist_ok=True)
+        for name, text in fresh.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        for name in there.keys() - fresh.keys():
+            (folder / name).unlink()
+        return []
+    problems = [
+        f"{CODE_PAGES}/{name}:1: no reason code has this name" for name in sorted(there.keys() - fresh.keys())
+    ]
+    problems += [
+        f"{CODE_PAGES}/{name}:1: missing or out of date; {HOW}"
+        for name, text in sorted(fresh.items())
+        if there.get(name) != text
+    ]
+    return problems

@@ -19,7 +19,6 @@ ALERTS: Final = "runbooks/alerts.yml"
 # Headings of the tables, with the services that answer for them.
 SECTIONS: Final = {
     "Every service": ("control", "runtime", "node"),
-    "Runtime and node": ("runtime", "node"),
     "Runtime": ("runtime",),
     "Node": ("node",),
     "Control": ("control",),

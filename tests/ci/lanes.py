@@ -14,9 +14,11 @@ from tests.ci import (
     docs_generated,
     docs_links,
     docs_metrics,
+    docs_sign_in,
     invariants,
     lint_checks,
     release,
+    web_build,
 )
 from tests.ci.checks import Check
 from tests.ci.proto_checks import PROTO_CHECKS
@@ -39,12 +41,14 @@ LANES: Final = (
             Check("dependencies", docs_contents.find_dependency_problems),
             Check("version", docs_contents.find_version_problems),
             Check("figure", docs_contents.find_figure_problems),
+            Check("authority", docs_sign_in.find_authority_problems),
             Check("metrics", docs_metrics.find_metric_table_problems),
             Check("alerts", docs_metrics.find_alert_problems),
             Check("adr", docs_adrs.find_adr_problems),
             Check("harvest", docs_adrs.find_harvest_problems),
             Check("replay", docs_adrs.find_replay_problems),
             Check("generated", docs_generated.check_generated_parts),
+            Check("code pages", docs_generated.check_code_pages),
         ),
     ),
     Lane("proto", "the contracts: lint, breaking changes, generated code, package", 60, PROTO_CHECKS),
@@ -105,6 +109,18 @@ LANES: Final = (
         targets=("tests/security",),
         ignored=(OWNERSHIP_TEST,),
     ),
+    Lane(
+        "web",
+        "the TypeScript client and the live page: types, their tests in Node, the committed build",
+        budget_s=90,
+        checks=(
+            Check("types", web_build.find_type_errors),
+            Check("build", web_build.find_build_differences),
+            Check("weight", web_build.find_heavy_first_load),
+        ),
+        targets=("tests/web",),
+    ),
+    Lane("browser", "the live page in a real Chromium, on whole systems", 150, targets=("tests/browser",)),
     Lane(
         "drills",
         "processes killed under load, in short; the checker's verdict on their clients",

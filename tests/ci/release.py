@@ -3,6 +3,7 @@
 import tempfile
 import tomllib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.ci.checks import CheckContext, Problems
@@ -22,6 +23,7 @@ WHEEL_PACKAGES = frozenset(
         "chaos",
     }
 )
+PAGE = "control/web_shell/dist/"
 CLIENT_PACKAGES = frozenset({"khala_contracts", "khala_client"})
 
 
@@ -37,8 +39,11 @@ def find_missing_history(context: CheckContext) -> Problems:
 
 
 def find_wheel_problems(context: CheckContext) -> Problems:
-    """Build the wheel of the root and look inside."""
-    return _build(context, ".", WHEEL_PACKAGES)
+    """Build the wheel of the root and look inside; the built live page is part of it."""
+    page = [name for name in tree_files(context.root) if name.startswith(PAGE)]
+    if not page:
+        return [f"{PAGE}:1: the live page is not built"]
+    return _build(context, ".", WHEEL_PACKAGES, files=page)
 
 
 def find_client_wheel_problems(context: CheckContext) -> Problems:
@@ -46,7 +51,9 @@ def find_client_wheel_problems(context: CheckContext) -> Problems:
     return _build(context, "khala/client", CLIENT_PACKAGES)
 
 
-def _build(context: CheckContext, project: str, packages: frozenset[str]) -> Problems:
+def _build(
+    context: CheckContext, project: str, packages: frozenset[str], *, files: Sequence[str] = ()
+) -> Problems:
     if not (context.root / project / "pyproject.toml").is_file():
         return [f"{project}/pyproject.toml:1: missing"]
     with tempfile.TemporaryDirectory(prefix="khala-wheel-") as folder:
@@ -66,15 +73,17 @@ def _build(context: CheckContext, project: str, packages: frozenset[str]) -> Pro
         if len(wheels) != 1:
             return [f"{project}: built {len(wheels)} wheels"]
         with zipfile.ZipFile(wheels[0]) as wheel:
-            return judge_wheel(project, wheel.namelist(), packages)
+            return judge_wheel(project, wheel.namelist(), packages, files=files)
 
 
-def judge_wheel(project: str, names: list[str], packages: frozenset[str]) -> Problems:
-    """Return what is missing from or strange in the list of files of a wheel."""
+def judge_wheel(
+    project: str, names: list[str], packages: frozenset[str], *, files: Sequence[str] = ()
+) -> Problems:
+    """Return what is missing from or strange in the list of files of a wheel; `files` must be among them."""
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     problems = [f"{project}: the wheel lacks {name}" for name in sorted(packages - tops)]
     problems += [f"{project}: the wheel contains {name}" for name in sorted(tops - packages)]
     for file_name in ("LICENSE", "NOTICE"):
         if not any(".dist-info/" in name and name.endswith(f"/licenses/{file_name}") for name in names):
             problems.append(f"{project}: the wheel lacks {file_name}")
-    return problems
+    return problems + [f"{project}: the wheel lacks {name}" for name in sorted({*files} - {*names})]

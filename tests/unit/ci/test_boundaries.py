@@ -54,6 +54,8 @@ def test_copied_header_is_found(plant: Plant) -> None:
         ("trio.open_memory_channel[int](math.inf)", False),
         ("open_memory_channel(float('inf'))", False),
         ("trio.open_memory_channel(64)", True),
+        ("anyio.create_memory_object_stream[int](math.inf)", False),
+        ("anyio.create_memory_object_stream[int](64)", True),
     ],
 )
 def test_unbounded_channel(plant: Plant, call: str, is_bounded: bool) -> None:
@@ -70,6 +72,9 @@ def test_unbounded_channel(plant: Plant, call: str, is_bounded: bool) -> None:
         ("khala/adapters/postgres_journal.py", True),
         ("khala/service/khala_service/adapters/postgres.py", True),
         ("khala/adapters/embedded_postgres.py", True),
+        ("khala/client/khala_client/asyncio/loop.py", True),
+        ("khala/client/khala_client/ring/link.py", False),
+        ("khala/client/khala_client/blocking/portal.py", False),
         ("tests/integration/test_a.py", True),
         ("khala/adapters/websocket.py", False),
         ("runtime/actors/appender.py", False),

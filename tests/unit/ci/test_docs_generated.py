@@ -1,5 +1,6 @@
 import attrs
 
+from khala_contracts.reason_codes import REGISTRY
 from tests.ci import docs_generated
 from tests.unit.ci.conftest import Plant
 
@@ -42,3 +43,21 @@ def test_makers_describe_the_contracts() -> None:
     assert "`run:{run_id}:events`" in classes[2]
     assert "`retention_expired`" in docs_generated.stale_reasons_table()
     assert "stale_cursor.retention_expired" in docs_generated.reason_codes_table()
+
+
+def test_each_reason_code_has_its_page_and_no_other(plant: Plant) -> None:
+    """A missing, an edited and a foreign page are problems; `--write` repairs all three."""
+    writing = attrs.evolve(
+        plant({"runbooks/codes/forbidden.md": "edited", "runbooks/codes/gone.md": "x"}), write=True
+    )
+    folder = writing.root / "runbooks" / "codes"
+    context = attrs.evolve(writing, write=False)
+    problems = docs_generated.check_code_pages(context)
+    assert problems[0] == "runbooks/codes/gone.md:1: no reason code has this name"
+    assert len(problems) == 1 + len(REGISTRY)
+    assert docs_generated.check_code_pages(writing) == []
+    assert docs_generated.check_code_pages(context) == []
+    assert {path.stem for path in folder.iterdir()} == set(REGISTRY)
+    (folder / "forbidden.md").write_text("edited")
+    [problem] = docs_generated.check_code_pages(context)
+    assert problem.startswith("runbooks/codes/forbidden.md:1: missing or out of date")

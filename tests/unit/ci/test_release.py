@@ -15,6 +15,19 @@ def test_wheel_has_exactly_its_packages() -> None:
     ]
 
 
+def test_wheel_has_the_live_page(plant: Plant) -> None:
+    """A built file that is left out is named, and so is a tree without any."""
+    names = ["a/__init__.py", "control/web_shell/dist/index.html", *LICENCES]
+    packages = frozenset({"a", "control"})
+    files = ["control/web_shell/dist/index.html", "control/web_shell/dist/sw.js"]
+    assert release.judge_wheel(".", names, packages, files=files) == [
+        ".: the wheel lacks control/web_shell/dist/sw.js"
+    ]
+    assert release.find_wheel_problems(plant({"a/__init__.py": ""})) == [
+        "control/web_shell/dist/:1: the live page is not built"
+    ]
+
+
 def test_history_of_the_minor_version_is_kept(plant: Plant) -> None:
     """A version without its fixtures cannot be released."""
     context = plant({"pyproject.toml": '[project]\nversion = "0.2.3"\n', "proto/fixtures/0.1/a.json": ""})

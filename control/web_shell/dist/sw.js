@@ -1,0 +1,1 @@
+var i=self;i.addEventListener("install",e=>e.waitUntil(i.skipWaiting()));i.addEventListener("activate",e=>e.waitUntil(t()));async function t(){for(let e of await caches.keys())await caches.delete(e);await i.registration.unregister()}
