@@ -81,7 +81,7 @@ class RouteTable:
         path = target.partition(b"?")[0].decode("ascii", errors="replace")
         # As the services' framework reads it: escapes once, slashes at the beginning as one.
         read = "/" + unquote(path).lstrip("/")
-        closed = (route for route in self._routes if not route.ports and route.covers(read))
+        closed = (route for route in self._routes[:-1] if not route.ports and route.covers(read))
         return next(closed, None) or next(route for route in self._routes if route.covers(path))
 
     def __iter__(self) -> Iterator[Route]:
