@@ -129,7 +129,7 @@ async def test_malformed_json_is_refused_with_its_path(
         ("/api/sync/token", '{"topics": ["x"], "subject": {"user": "y"}}', "subject.user"),
         ("/api/keys", '{"name": "x", "rights": [1]}', "rights[0]"),
         ("/api/auth/refresh", '{"refresh_token": null}', "refresh_token"),
-        ("/api/auth/dev/sign-in", '{"login": "a", "surface": "SURFACE_WATCH"}', "surface"),
+        ("/api/auth/exchange", '{"code": "a", "code_verifier": 1}', "code_verifier"),
     ],
 )
 async def test_every_command_is_read_strictly(

@@ -215,7 +215,8 @@ async def misuse_http(
             await api.post("/api/sync/token", {"topics": [secret]}, ann.access_token),
             await api.post("/api/sync/token", f'{{"topics": ["{secret}"', ann.access_token),
             await api.post("/api/auth/refresh", {"refresh_token": secret + "x", "device_id": DEVICE}),
-            await api.post("/api/auth/dev/sign-in", {"login": "eve", "device_id": secret}),
+            await api.walk_sign_in("eve", secret),
+            await api.post("/api/auth/exchange", {"code": secret, "code_verifier": secret}),
             await api.post("/api/keys", {"name": "x", "rights": [secret]}, ann.access_token),
             await api.post(f"/api/keys/{secret}/revoke", {}, ann.access_token),
         ]

@@ -89,7 +89,7 @@ def test_every_process_is_named_and_answers(system: System) -> None:
         == (pids["runtime"])
     )
     assert set(system.ready) == {
-        "control_url", "runtime_url", "sync_url", "admin_url", "admin_token_file", "profile", "nodes",
+        "origin", "control_url", "runtime_url", "sync_url", "admin_url", "admin_token_file", "profile", "nodes",
     }  # fmt: skip
     nodes = system.ready["nodes"]
     assert [node["name"] for node in nodes] == ["node-1", "node-2"]
@@ -197,6 +197,9 @@ def test_with_nats_and_after_the_supervisor_was_killed(tmp_path: Path) -> None:
     """The broker dies and comes back under a tail; without a supervisor nothing stays; a broken child ends all."""
     with started(tmp_path, nats=True) as system:
         assert list(system.pids()) == ["postgres", "nats", "control", "runtime", "node-1"]
+        for service in ("control_url", "runtime_url", "admin_url"):
+            metrics = httpx.get(f"{system.ready[service]}/metrics", trust_env=False).text
+            assert 'driver="nats"' in metrics, f"{service} has another driver"
         assert json.loads(system.run("record", "--json", "--", "true").stdout.splitlines()[0])
         run_id = json.loads(system.run("runs", "--json").stdout.splitlines()[0])["run_id"]
         tail = system.tail("seen", run_id, "--from", "beginning", "--until-finished")

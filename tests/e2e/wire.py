@@ -138,10 +138,23 @@ class Api:
             return self.runtime_url + url
         return self.control_url + url if url.startswith("/") else url
 
+    async def walk_sign_in(
+        self, login: str = "ann", device_id: str = DEVICE, *, surface: str = "desktop", accept: str = JSON
+    ) -> httpx.Response:
+        """Go as a program goes through the development issuer; return the first answer that leads nowhere."""
+        query = {"login_hint": login, "device_id": device_id, "surface": surface}
+        started = await self.http.get(self._url("/api/auth/start"), params=query)
+        if not started.has_redirect_location:
+            return started
+        granted = await self.http.get(started.headers["Location"])
+        if not granted.has_redirect_location:
+            return granted
+        cookie = f"khala_sign_in={started.cookies['khala_sign_in']}"
+        return await self.http.get(granted.headers["Location"], headers={"Accept": accept, "Cookie": cookie})
+
     async def sign_in(self, login: str = "ann", device_id: str = DEVICE) -> Person:
         """Sign a development user in."""
-        body = {"login": login, "device_id": device_id, "surface": "SURFACE_DESKTOP"}
-        document = _document(await self.post("/api/auth/dev/sign-in", body))
+        document = _document(await self.walk_sign_in(login, device_id))
         session = document["session"]
         return Person(
             login=login,
@@ -342,7 +355,11 @@ class Wire:
 
 @asynccontextmanager
 async def open_wire(
-    system: System, subprotocol: str = BINARY, *, receive_buffer_bytes: int | None = None
+    system: System,
+    subprotocol: str = BINARY,
+    *,
+    receive_buffer_bytes: int | None = None,
+    origin: str | None = None,
 ) -> AsyncIterator[Wire]:
     """Connect; no hello is said.
 
@@ -350,6 +367,7 @@ async def open_wire(
         system: Whose node.
         subprotocol: The one that is offered.
         receive_buffer_bytes: Of the kernel, for clients that read slowly; None leaves it as it is.
+        origin: Of the page, as a browser says it; None: no browser.
     """
     host, port, path = sync_address(system)
     # The stream is ours: the library leaves it open where the peer was the first to close.
@@ -362,6 +380,7 @@ async def open_wire(
             f"{host}:{port}",
             path,
             subprotocols=[subprotocol],
+            extra_headers=[] if origin is None else [(b"Origin", origin.encode())],
             message_queue_size=64,
             max_message_size=MESSAGE_MAX_BYTES,
             receive_buffer_size=64 * 1024,

@@ -85,6 +85,69 @@ APPEND: Final = {
 }
 
 
+REVOKE: Final = {
+    "benchmark": str,
+    "unit": str,
+    "environment": ENVIRONMENT,
+    "target": {"pushed_p99_s": float, "dropped_p99_s": float, "is_met": bool},
+    "setup": {
+        "sockets": int,
+        "revoked": int,
+        "people": int,
+        "rounds": int,
+        "events_per_s": float,
+        "driver": str,
+        "poll_interval_s": float,
+        "nodes": int,
+    },
+    "results": [
+        {
+            "form": str,
+            "p99_target_s": float,
+            "samples": int,
+            "p50_s": float,
+            "p99_s": float,
+            "max_s": float,
+            "events": int,
+            "others_uninterrupted": int,
+            "reconnects_refused": int,
+            "delays_s": [float],
+        }
+    ],
+}
+
+
+ORIGIN_SIDE: Final = {"requests_per_s": SPREAD, "latency_ms": SPREAD, "latency_p99_ms": SPREAD}
+ORIGIN: Final = {
+    "benchmark": str,
+    "environment": ENVIRONMENT,
+    "setup": {
+        "connections": int,
+        "body_bytes": int,
+        "seconds": float,
+        "subscribers": int,
+        "writes": int,
+        "paced_writes": int,
+        "pause_s": float,
+        "payload_bytes": int,
+        "router": str,
+    },
+    "requests": {
+        "ratio_to_direct": SPREAD,
+        "router_cpu_us_per_request": SPREAD,
+        "direct": ORIGIN_SIDE,
+        "through": ORIGIN_SIDE,
+    },
+    "frames": {
+        "ratio_to_direct": SPREAD,
+        "router_cpu_us_per_delivery": SPREAD,
+        "router_cpu_us_per_paced_delivery": SPREAD,
+        "direct_deliveries_per_s": SPREAD,
+        "through_deliveries_per_s": SPREAD,
+    },
+}
+
+
 def check_shape(found: object, wanted: object, path: str = "$") -> None:
     """Fail unless a JSON value has exactly these members, types and finite numbers."""
     if isinstance(wanted, dict):
@@ -106,20 +169,22 @@ def check_shape(found: object, wanted: object, path: str = "$") -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_second_of_each_benchmark(tmp_path: Path) -> None:
-    """``khala bench --smoke`` prints both reports, complete, and leaves nothing running."""
+    """``khala bench --smoke`` prints every report, complete, and leaves nothing running."""
     done = subprocess.run(
         [sys.executable, "-m", "khala.cli", "bench", "--smoke"],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     document: Mapping[str, Any] = json.loads(done.stdout)
     assert document.keys() == {"benchmark", "results"}
-    fanout, append = document["results"]
+    results = {result["benchmark"]: result for result in document["results"]}
+    fanout, append, revoke = (results[name] for name in ("fanout", "append", "revoke"))
     if shutil.which("cc") or shutil.which("gcc"):
         check_shape(fanout, FANOUT)
         assert (fanout["benchmark"], len(fanout["results"])) == ("fanout", 1)
@@ -132,6 +197,14 @@ def test_a_second_of_each_benchmark(tmp_path: Path) -> None:
     assert result["api"]["events_per_s"]["count"] == 1
     durable = {append["environment"]["postgresql"][name] for name in ("fsync", "synchronous_commit")}
     assert durable == {"on"}
+    check_shape(revoke, REVOKE)
+    assert [result["form"] for result in revoke["results"]] == ["pushed", "dropped"]
+    for form in revoke["results"]:
+        assert form["samples"] == len(form["delays_s"]) == revoke["setup"]["revoked"]
+        assert form["p50_s"] <= form["p99_s"] <= form["max_s"]
+    if "skipped" not in fanout:
+        check_shape(results["origin"], ORIGIN)
+        assert results["origin"]["setup"]["router"] == "ours"
     assert list(tmp_path.iterdir()) == []
 
 
