@@ -44,7 +44,7 @@ _KINDS: Final = frozenset(kind for _class_name, kind in kinds.KINDS)
 
 def is_command(data: bytes) -> bool:
     """Return whether bytes that are no client message are the body of a command."""
-    return bool(data) and any(_is_exactly(data, command) for command in _COMMANDS)
+    return bool(data) and (any(_is_exactly(data, command) for command in _COMMANDS) or _is_audit(data))
 
 
 def is_append(data: bytes) -> bool:
@@ -56,6 +56,11 @@ def is_append(data: bytes) -> bool:
         return False
     events = m.AppendEventsRequest.FromString(data).events
     return bool(events) and all(event.kind in _KINDS for event in events)
+
+
+def _is_audit(data: bytes) -> bool:
+    # Its fields are as far apart as those of a client message; only a batch that has its id is one.
+    return _is_exactly(data, m.AppendAuditRequest) and bool(m.AppendAuditRequest.FromString(data).batch_id)
 
 
 def _is_exactly(data: bytes, message_cls: type[Message]) -> bool:

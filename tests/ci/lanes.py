@@ -98,10 +98,10 @@ LANES: Final = (
     Lane(
         "integration",
         "real PostgreSQL, real clock; projectors and replay among it",
-        budget_s=420,
+        budget_s=540,
         targets=("tests/integration", "tests/projectors", "tests/replay"),
     ),
-    Lane("e2e", "processes and real sockets", 300, targets=("tests/e2e",), ignored=(README_TEST,)),
+    Lane("e2e", "processes and real sockets", 600, targets=("tests/e2e",), ignored=(README_TEST,)),
     Lane(
         "security",
         "every refusal, as each principal and database role",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import attrs
 import httpx
 import pytest
-import trio
-import trio_websocket
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from chaos.authority import Authority, serial_of
 from khala.cli.up_ports import UpPorts
@@ -102,23 +102,21 @@ def tls(
         yield system
 
 
-async def test_a_websocket_over_tls(tls: _TlsDeployment) -> None:
+def test_a_websocket_over_tls(tls: _TlsDeployment) -> None:
     """The node is ready (so it spoke TLS with control), and shakes hands over wss; in clear it says nothing."""
     port = tls.made.ports["node"]
-    url = f"wss://127.0.0.1:{port}/sync/v1/ws"
     context = tls.authority.client_context()
-    async with trio_websocket.open_websocket_url(
-        url, ssl_context=context, subprotocols=["khala.v1.json"]
-    ) as open_socket:
-        await open_socket.send_message('{"hello":{"token":"no token","deviceId":"dev_x"}}')
-        with trio.fail_after(10):
-            said = await open_socket.get_message()
-        assert "error" in said
-    with trio.fail_after(10):
-        in_clear = await trio.open_tcp_stream("127.0.0.1", port)
-        async with in_clear:
-            await in_clear.send_all(b"GET /sync/v1/ws HTTP/1.1\r\nHost: x\r\n\r\n")
-            answer = b"".join([bytes(piece) async for piece in in_clear])
+    with connect(
+        f"wss://127.0.0.1:{port}/sync/v1/ws",
+        ssl=context,
+        subprotocols=[Subprotocol("khala.v1.json")],
+        proxy=None,
+    ) as opened:
+        opened.send('{"hello":{"token":"no token","deviceId":"dev_x"}}')
+        assert "error" in str(opened.recv(timeout=10))
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as in_clear:
+        in_clear.sendall(b"GET /sync/v1/ws HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = in_clear.recv(100)
     # At most an alert of TLS: its record type is 21.
     assert answer == b"" or answer[0] == 21
 
