@@ -16,11 +16,10 @@ from control.core import service_keys, sessions, sync_tokens
 from control.core.access_tokens import LIFETIME_MAX_S
 from control.core.sessions import SessionLimits
 from control.core.sync_tokens import SyncLimits
-from khala_service import client_address, origins
+from khala_service import client_address, origins, tls
 from khala_service.admin_routes import check_admin_token
 from khala_service.config import Secret, described
 from khala_service.http_edge import EdgePolicy
-from khala_service.tls import check_tls_fields
 
 SECTION: Final = "control"
 DEFAULT_PORT: Final = 8471
@@ -62,20 +61,9 @@ class ControlConfig:
         validator=[ge(0), le(65535)],
         metadata=described("Port to listen on; 0 takes a free one."),
     )
-    tls_cert: Path | None = attrs.field(
-        default=None,
-        metadata=described(
-            "PEM file with the certificate of the listener and those that lead to its authority; none: in clear. "
-            "SIGHUP reads it again."
-        ),
-    )
-    tls_key: Path | None = attrs.field(
-        default=None, metadata=described("PEM file with its private key, without a pass phrase.")
-    )
-    tls_ca: Path | None = attrs.field(
-        default=None,
-        metadata=described("PEM file of the authority that signs the other services; none: the public ones."),
-    )
+    tls_cert: Path | None = attrs.field(default=None, metadata=described(tls.CERT_DESCRIPTION))
+    tls_key: Path | None = attrs.field(default=None, metadata=described(tls.KEY_DESCRIPTION))
+    tls_ca: Path | None = attrs.field(default=None, metadata=described(tls.CA_DESCRIPTION))
     cors_origins: tuple[str, ...] = attrs.field(default=(), metadata=described(origins.DESCRIPTION))
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), metadata=described(client_address.DESCRIPTION))
     drain_notice_s: float = attrs.field(
@@ -165,7 +153,7 @@ class ControlConfig:
         check_admin_token(self.admin_token)
         origins.check_origins(self.cors_origins)
         client_address.check_trusted_proxies(self.trusted_proxies)
-        check_tls_fields(self.tls_cert, self.tls_key)
+        tls.check_tls_fields(self.tls_cert, self.tls_key)
         if self.is_dev and not _is_loopback(self.host):
             raise ValueError("mode dev listens on a loopback address only; host is another")
         provider = self.provider

@@ -12,11 +12,10 @@ import attrs
 from attrs.validators import ge, le
 
 from khala.core.limits import NodeLimits
-from khala_service import client_address, origins
+from khala_service import client_address, origins, tls
 from khala_service.admin_routes import check_admin_token
 from khala_service.config import Secret, described
 from khala_service.failpoints import check_failpoint_settings
-from khala_service.tls import check_tls_fields
 
 __all__ = ["SECTION", "NodeConfig"]
 
@@ -47,20 +46,9 @@ class NodeConfig:
         default=None,
         metadata=described("Opens the operators' routes of the admin port; without it there are none."),
     )
-    tls_cert: Path | None = attrs.field(
-        default=None,
-        metadata=described(
-            "PEM file with the certificate of the WebSocket listener and those that lead to its authority; none: in clear. "
-            "SIGHUP reads it again."
-        ),
-    )
-    tls_key: Path | None = attrs.field(
-        default=None, metadata=described("PEM file with its private key, without a pass phrase.")
-    )
-    tls_ca: Path | None = attrs.field(
-        default=None,
-        metadata=described("PEM file of the authority that signs control; none: the public ones."),
-    )
+    tls_cert: Path | None = attrs.field(default=None, metadata=described(tls.CERT_DESCRIPTION))
+    tls_key: Path | None = attrs.field(default=None, metadata=described(tls.KEY_DESCRIPTION))
+    tls_ca: Path | None = attrs.field(default=None, metadata=described(tls.CA_DESCRIPTION))
     drain_notice_s: float = attrs.field(
         default=1.0,
         validator=[ge(0), le(60)],
@@ -89,6 +77,6 @@ class NodeConfig:
         """Check what no single field can say. Raises ValueError naming the key."""
         origins.check_origins(self.cors_origins)
         client_address.check_trusted_proxies(self.trusted_proxies)
-        check_tls_fields(self.tls_cert, self.tls_key)
+        tls.check_tls_fields(self.tls_cert, self.tls_key)
         check_admin_token(self.admin_token)
         check_failpoint_settings(self.mode, self.failpoints, self.failpoint_file)

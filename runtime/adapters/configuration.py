@@ -15,13 +15,12 @@ from attrs.validators import ge, in_, le, matches_re
 
 from khala_contracts.fanout_records import KEY_MIN_BYTES
 from khala_contracts.topics import TOPIC_CLASSES
-from khala_service import client_address, origins
+from khala_service import client_address, origins, tls
 from khala_service.admin_routes import check_admin_token
 from khala_service.config import Secret, described
 from khala_service.failpoints import check_failpoint_settings
 from khala_service.http_edge import EdgePolicy
 from khala_service.service_auth import SERVICE_CREDENTIAL_PREFIX
-from khala_service.tls import check_tls_fields
 from runtime.core.limits import RuntimeLimits
 from runtime.core.rate_limit import rates_of
 
@@ -58,20 +57,9 @@ class RuntimeConfig:
         validator=[ge(0), le(65535)],
         metadata=described("Port to listen on; 0 takes a free one."),
     )
-    tls_cert: Path | None = attrs.field(
-        default=None,
-        metadata=described(
-            "PEM file with the certificate of the listener and those that lead to its authority; none: in clear. "
-            "SIGHUP reads it again."
-        ),
-    )
-    tls_key: Path | None = attrs.field(
-        default=None, metadata=described("PEM file with its private key, without a pass phrase.")
-    )
-    tls_ca: Path | None = attrs.field(
-        default=None,
-        metadata=described("PEM file of the authority that signs the other services; none: the public ones."),
-    )
+    tls_cert: Path | None = attrs.field(default=None, metadata=described(tls.CERT_DESCRIPTION))
+    tls_key: Path | None = attrs.field(default=None, metadata=described(tls.KEY_DESCRIPTION))
+    tls_ca: Path | None = attrs.field(default=None, metadata=described(tls.CA_DESCRIPTION))
     cors_origins: tuple[str, ...] = attrs.field(default=(), metadata=described(origins.DESCRIPTION))
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), metadata=described(client_address.DESCRIPTION))
     drain_notice_s: float = attrs.field(
@@ -137,7 +125,7 @@ class RuntimeConfig:
             raise ValueError(message)
         origins.check_origins(self.cors_origins)
         client_address.check_trusted_proxies(self.trusted_proxies)
-        check_tls_fields(self.tls_cert, self.tls_key)
+        tls.check_tls_fields(self.tls_cert, self.tls_key)
         check_admin_token(self.admin_token)
         check_failpoint_settings(self.mode, self.failpoints, self.failpoint_file)
 

@@ -20,10 +20,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["HANDSHAKE_TIMEOUT_S", "ServerTls", "TlsFiles", "check_tls_fields", "open_tls", "trust"]
+__all__ = [
+    "CA_DESCRIPTION",
+    "CERT_DESCRIPTION",
+    "HANDSHAKE_TIMEOUT_S",
+    "KEY_DESCRIPTION",
+    "ServerTls",
+    "TlsFiles",
+    "check_tls_fields",
+    "open_tls",
+    "trust",
+]
 
 # As long as a client has for its first message; a certificate costs two round trips.
 HANDSHAKE_TIMEOUT_S: Final = 5.0
+CERT_DESCRIPTION: Final = (
+    "PEM file with the certificate of the listener and those that lead to its authority; none: in clear. "
+    "SIGHUP reads it again."
+)
+KEY_DESCRIPTION: Final = "PEM file with its private key, without a pass phrase."
+CA_DESCRIPTION: Final = "PEM file of the authority that signs the other services; none: the public ones."
 ALPN: Final = ("http/1.1",)
 
 
