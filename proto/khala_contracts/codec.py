@@ -51,7 +51,13 @@ from khala_contracts.server_decoding import (
     decode_server_message_untrusted,
     error_from_wire,
 )
-from khala_contracts.server_encoding import encode_server_control, encode_server_control_json, error_to_wire
+from khala_contracts.server_encoding import (
+    encode_server_control,
+    encode_server_control_json,
+    encode_topic_heartbeat,
+    error_to_wire,
+    join_heartbeat,
+)
 from khala_contracts.server_messages import (
     ConnectionLimits,
     ErrorMessage,
@@ -126,10 +132,12 @@ __all__ = [
     "encode_message",
     "encode_server_control",
     "encode_server_control_json",
+    "encode_topic_heartbeat",
     "encode_varint",
     "error_from_wire",
     "error_to_wire",
     "frame_json",
+    "join_heartbeat",
 ]
 
 M = TypeVar("M", bound=Message)

@@ -178,6 +178,8 @@ class RecordVerifier:
             raise WireError(reason_codes.TOKEN_INVALID, "sealed with a known key", "key_id")
         if not hmac.compare_digest(hmac.digest(key, _covered(record, wire.key_id), "sha256"), wire.mac):
             raise WireError(reason_codes.TOKEN_INVALID, "the seal of its content", "mac")
-        if _encode(record, wire.key_id, wire.mac) != data:
+        # A field that we do not know is not sealed.
+        wire.DiscardUnknownFields()
+        if wire.SerializeToString(deterministic=True) != data:
             raise WireError(reason_codes.MALFORMED_MESSAGE, "a FanoutRecord in its one encoding")
         return record

@@ -1,10 +1,18 @@
-"""Server messages from values to bytes, both subprotocols. Frames are joined entries: ``entries.py``."""
+"""Server messages from values to bytes, both subprotocols. Frames are joined entries: ``entries.py``.
+
+What a heartbeat says of a topic is the same for all who stand at its head. So heartbeats are also made of
+entries, each encoded once and joined for a connection; the bytes are those of the whole message:
+
+    binary    0x32 varint(length of the rest) [0x0A varint(length) TopicHeartbeat]* 0x10 varint(server_time)
+    JSON      {"heartbeat":{"topics":[ENTRY,ENTRY],"server_time":"1700000000000"}}
+"""
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from khala_contracts import reason_codes, strict_json
+from khala_contracts.entries import encode_varint
 from khala_contracts.gen.openagents.sync.v1 import errors_pb2, session_pb2
 from khala_contracts.reason_codes import Advice
 from khala_contracts.server_messages import (
@@ -19,12 +27,16 @@ from khala_contracts.server_messages import (
     StaleReason,
     Subscribed,
     SubscriptionMode,
+    TopicHeartbeat,
     Unsubscribed,
     UnsubscribedReason,
     Welcome,
 )
 from khala_contracts.topics import Tier
 from khala_contracts.wire_enums import EnumMap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "MODES",
@@ -33,13 +45,18 @@ __all__ = [
     "UNSUBSCRIBED_REASONS",
     "encode_server_control",
     "encode_server_control_json",
+    "encode_topic_heartbeat",
     "error_to_wire",
+    "join_heartbeat",
 ]
 
 TIERS: Final = EnumMap(Tier, session_pb2.QosTier.DESCRIPTOR)
 MODES: Final = EnumMap(SubscriptionMode, session_pb2.SubscriptionMode.DESCRIPTOR)
 UNSUBSCRIBED_REASONS: Final = EnumMap(UnsubscribedReason, session_pb2.UnsubscribedReason.DESCRIPTOR)
 STALE_REASONS: Final = EnumMap(StaleReason, session_pb2.StaleReason.DESCRIPTOR)
+# Fields 6 of ServerMessage and 2 of ServerHeartbeat.
+_HEARTBEAT_TAG: Final = b"\x32"
+_SERVER_TIME_TAG: Final = b"\x10"
 _ADVICE: Final = EnumMap(Advice, errors_pb2.Advice.DESCRIPTOR)
 
 
@@ -54,6 +71,28 @@ def encode_server_control_json(message: ServerControl) -> bytes:
     # A control message has no frames, and an empty list would only cost bytes.
     del mapping["frames"]
     return strict_json.dump(mapping).encode()
+
+
+def encode_topic_heartbeat(topic: TopicHeartbeat, *, is_text: bool) -> bytes:
+    """Return what heartbeats say of one topic, as an entry for ``join_heartbeat``."""
+    wire = _topic_heartbeat_to_wire(topic)
+    if is_text:
+        return strict_json.print_json(wire).encode()
+    return session_pb2.ServerHeartbeat(topics=[wire]).SerializeToString(deterministic=True)
+
+
+def join_heartbeat(entries: Iterable[bytes], server_time_ms: int, *, is_text: bool) -> bytes:
+    """Return the heartbeat of these entries, in order: the bytes that ``encode_server_control`` gives.
+
+    Args:
+        entries: Of ``encode_topic_heartbeat``, all for the same subprotocol.
+        server_time_ms: Unix milliseconds, above 0.
+        is_text: Whether the subprotocol is JSON.
+    """
+    if is_text:
+        return b'{"heartbeat":{"topics":[%b],"server_time":"%d"}}' % (b",".join(entries), server_time_ms)
+    body = b"".join((*entries, _SERVER_TIME_TAG, encode_varint(server_time_ms)))
+    return _HEARTBEAT_TAG + encode_varint(len(body)) + body
 
 
 def error_to_wire(error: ErrorMessage) -> errors_pb2.Error:
@@ -150,17 +189,18 @@ def _subscribed_to_wire(message: Subscribed) -> session_pb2.Subscribed:
 
 
 def _heartbeat_to_wire(message: ServerHeartbeat) -> session_pb2.ServerHeartbeat:
-    topics = [
-        session_pb2.TopicHeartbeat(
-            topic=topic.topic,
-            head_seq=topic.head_seq,
-            chain=topic.chain,
-            headroom_frames=topic.headroom_frames,
-            headroom_ms=topic.headroom_ms,
-        )
-        for topic in message.topics
-    ]
+    topics = [_topic_heartbeat_to_wire(topic) for topic in message.topics]
     return session_pb2.ServerHeartbeat(topics=topics, server_time=message.server_time_ms)
+
+
+def _topic_heartbeat_to_wire(topic: TopicHeartbeat) -> session_pb2.TopicHeartbeat:
+    return session_pb2.TopicHeartbeat(
+        topic=topic.topic,
+        head_seq=topic.head_seq,
+        chain=topic.chain,
+        headroom_frames=topic.headroom_frames,
+        headroom_ms=topic.headroom_ms,
+    )
 
 
 def _stale_to_wire(message: StaleCursor) -> session_pb2.StaleCursor:

@@ -143,13 +143,16 @@ def from_claims_untrusted(claims: Mapping[str, object]) -> SyncClaims:
         raise _refused("after iat", "exp")
     # When it begins is judged by whoever verifies; that it says so is part of the shape.
     _time(claims, "nbf")
+    user_id = _identifier(claims, "user_id", "usr")
+    principal_id = _identifier(claims, "sub", _PRINCIPAL_PREFIX[kind])
     return SyncClaims(
         session_id=session_id,
         device_id=device_id,
-        user_id=_identifier(claims, "user_id", "usr"),
+        user_id=user_id,
         org_ids=_org_ids(claims),
         principal_kind=kind,
-        principal_id=_identifier(claims, "sub", _PRINCIPAL_PREFIX[kind]),
+        # A person's two ids are one text: nodes hold these claims for as long as a connection lives.
+        principal_id=user_id if principal_id == user_id else principal_id,
         surface=_member(Surface, claims, "surface"),
         jti=_text(claims, "jti", least=1),
         issued_at_s=issued_at_s,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NewType
 
@@ -231,6 +232,13 @@ def parse_topic(text: str) -> ParsedTopic:
     """
     if len(text) > TOPIC_MAX_BYTES:
         raise TopicInvalid(f"a topic has at most {TOPIC_MAX_BYTES} bytes")
+    return _parse(text)
+
+
+# The same topics are named again and again: by a token, by a subscribe, by each of many subscribers, who then
+# hold one object. Names that are no topics are not kept; 4,096 of the others are 3 MB at most.
+@lru_cache(maxsize=4_096)
+def _parse(text: str) -> ParsedTopic:
     for topic_class, pattern in _GRAMMAR:
         if match := pattern.fullmatch(text):
             return ParsedTopic(TopicName(text), topic_class, MappingProxyType(match.groupdict()))

@@ -6,9 +6,16 @@ import pytest
 
 from khala_contracts import reason_codes
 from khala_contracts.gen.openagents.sync.v1 import session_pb2
-from khala_contracts.server_encoding import encode_server_control, encode_server_control_json, error_to_wire
-from khala_contracts.server_messages import ErrorMessage, ServerControl
-from tests.unit.khala_contracts.server_samples import CONTROLS
+from khala_contracts.server_encoding import (
+    encode_server_control,
+    encode_server_control_json,
+    encode_topic_heartbeat,
+    error_to_wire,
+    join_heartbeat,
+)
+from khala_contracts.server_messages import ErrorMessage, ServerControl, ServerHeartbeat, TopicHeartbeat
+from khala_contracts.topics import TopicName
+from tests.unit.khala_contracts.server_samples import CHAIN, CONTROLS
 
 
 @pytest.mark.parametrize("message", CONTROLS, ids=lambda message: type(message).__name__)
@@ -49,3 +56,20 @@ def test_a_code_of_the_future_passes_through_as_internal() -> None:
     """A proxy of ours repeats what it was told."""
     wire = error_to_wire(ErrorMessage("melted", "It melted."))
     assert (wire.code, wire.reason) == ("melted", reason_codes.INTERNAL.number)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 64])
+@pytest.mark.parametrize("server_time_ms", [1, 1_700_000_000_123, 2**63 - 1])
+def test_a_joined_heartbeat_is_the_message(count: int, server_time_ms: int) -> None:
+    """Entries that are encoded once and joined for a connection give the bytes of the whole message."""
+    topics = tuple(
+        TopicHeartbeat(TopicName(f"run:{number}:events"), number * 2**55, CHAIN, number, number * 1_000)
+        for number in range(count)
+    )
+    whole = ServerHeartbeat(topics, server_time_ms)
+    for is_text, encoded in (
+        (False, encode_server_control(whole)),
+        (True, encode_server_control_json(whole)),
+    ):
+        entries = [encode_topic_heartbeat(topic, is_text=is_text) for topic in topics]
+        assert join_heartbeat(entries, server_time_ms, is_text=is_text) == encoded
