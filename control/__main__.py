@@ -22,7 +22,7 @@ from khala_service.service_commands import run_commands
 from khala_service.service_process import LoggingConfig, Serve, report_failure, run_service, service_environ
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import trio
 
@@ -34,7 +34,7 @@ ADD_SIGNING_KEY: Final = "add-signing-key"
 def serve(config_file: Path | None, is_leashed: bool) -> int:
     """Run control until it is asked to end; return the exit status."""
 
-    def prepare() -> tuple[LoggingConfig, Serve[ControlEndpoints]]:
+    def read() -> tuple[LoggingConfig, ControlConfig, FanoutConfig]:
         sections = ConfigSections(config_file, service_environ())
         logging = sections.find(LoggingConfig, "logging")
         config = sections.find(ControlConfig, SECTION)
@@ -45,7 +45,11 @@ def serve(config_file: Path | None, is_leashed: bool) -> int:
         assert logging is not None
         assert config is not None
         assert fanout is not None
-        return logging, partial(_serve_apart, config, fanout)
+        return logging, config, fanout
+
+    def prepare() -> tuple[LoggingConfig, Serve[ControlEndpoints]]:
+        logging, config, fanout = read()
+        return logging, partial(_serve_apart, config, fanout, lambda: read()[1])
 
     return run_service("control", prepare, ports_of=lambda started: (started.port,), is_leashed=is_leashed)
 
@@ -53,6 +57,7 @@ def serve(config_file: Path | None, is_leashed: bool) -> int:
 async def _serve_apart(
     config: ControlConfig,
     fanout: FanoutConfig,
+    reread: Callable[[], ControlConfig],
     *,
     drain: trio.Event,
     task_status: trio.TaskStatus[ControlEndpoints],
@@ -61,7 +66,7 @@ async def _serve_apart(
         config=fanout, database_dsn=config.database_dsn, component="control", mode=config.mode
     )
     async with open_driver(context, is_one_process=False) as driver:
-        await serve_control(config, driver=driver, drain=drain, task_status=task_status)
+        await serve_control(config, driver=driver, drain=drain, reread=reread, task_status=task_status)
 
 
 def _add_signing_key(arguments: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ configuration judged, pool and peers opened, sweeper running, port bound. Leavin
 closes, requests in flight finish, the sweeper is cancelled, connections are given back.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata, resources
@@ -42,6 +43,9 @@ from control.adapters.postgres.service_keys import PostgresKeys
 from control.adapters.postgres.sessions import PostgresSessions
 from control.adapters.runtime_owners import HttpRuntimeOwners
 from control.adapters.signing_keys import KeyRing, load_key_ring
+from control.core.limits import ControlLimits
+from control.core.sessions import SessionLimits
+from control.core.sync_tokens import SyncLimits
 from control.ports import Clock, IdentityProvider, Rng
 from fanout_drivers.base import FanoutDriver, find_hinter
 from fanout_drivers.driver_watch import DriverWatch
@@ -58,9 +62,12 @@ from khala_service.admin_routes import AdminToken
 from khala_service.config import ConfigRefused, Secret
 from khala_service.http_edge import ReadyCheck, serve
 from khala_service.identifiers import SystemClock, SystemIds, SystemRng
+from khala_service.limit_metrics import LimitCollector
+from khala_service.live_limits import LimitChange, TakesEffect, take_over
 from khala_service.logs import bind_log_context, get_logger
 from khala_service.metrics import MetricsRegistry
 from khala_service.readiness import make_drain_check
+from khala_service.reloading import reloadable_config
 from khala_service.service_auth import SERVICE_CREDENTIAL_PREFIX, ServiceCredentials
 from khala_service.supervision import supervise
 from khala_service.tls import TlsFiles, trust
@@ -96,6 +103,8 @@ class _Actors:
     restarted: Callable[[str], None]
     flow: SignInFlow | None
     issuer: DevelopmentIssuer | None
+    session_limits: SessionLimits
+    sync_limits: SyncLimits
 
 
 async def migrate(owner_dsn: Secret | str) -> MigrationReport:
@@ -112,6 +121,7 @@ async def serve_control(
     driver: FanoutDriver | None = None,
     drain: trio.Event | None = None,
     clock: Clock | None = None,
+    reread: Callable[[], ControlConfig] | None = None,
     task_status: trio.TaskStatus[ControlEndpoints] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve control; start it with ``nursery.start`` inside ``open_asyncio_loop``.
@@ -123,6 +133,7 @@ async def serve_control(
         driver: Tells nodes of revocations at once; None: they learn of them by their polls.
         drain: Set it to become not ready, finish requests and return; None: until cancelled.
         clock: Wall time; the system's if None.
+        reread: Reads the configuration again for a reload of limits and minimum build; None: never.
         task_status: Started with the bound port once requests are answered.
 
     Raises:
@@ -166,6 +177,8 @@ async def serve_control(
             clock=wall,
             driver=driver,
         )
+        compat, limits = _compat(config), config.limits
+        metrics.register(LimitCollector("control", limits, Counter(), {}))
         checks = _ready_checks(pool, draining)
         if driver is not None:
             watch = DriverWatch(driver, is_needed_at_start=False)
@@ -174,7 +187,7 @@ async def serve_control(
         app = make_control_app(
             actors.commands,
             ring=ring,
-            compat=_compat(config),
+            compat=compat,
             nodes=credentials["node"],
             runtimes=credentials["runtime"],
             admin=None if config.admin_token is None else AdminToken(config.admin_token),
@@ -192,20 +205,23 @@ async def serve_control(
         if actors.hints is not None:
             hinting = actors.hints.serve_hinting
             await services.start(partial(supervise, "revocation_hints", hinting, restarted=actors.restarted))
-        async with trio.open_nursery() as accepting:
-            port = await accepting.start(
-                partial(
-                    serve,
-                    app,
-                    host=config.host,
-                    port=config.port,
-                    shutdown=draining,
-                    notice_s=config.drain_notice_s,
-                    tls=TlsFiles.of(SECTION, config.tls_cert, config.tls_key),
+        live = [*(field.name for field in attrs.fields(ControlLimits)), "min_build_id"]
+        apply = partial(_apply_limits, limits, actors, compat)
+        with reloadable_config(SECTION, config, reread, live=live, apply=apply):
+            async with trio.open_nursery() as accepting:
+                port = await accepting.start(
+                    partial(
+                        serve,
+                        app,
+                        host=config.host,
+                        port=config.port,
+                        shutdown=draining,
+                        notice_s=config.drain_notice_s,
+                        tls=TlsFiles.of(SECTION, config.tls_cert, config.tls_key),
+                    )
                 )
-            )
-            _log.info("control_started", port=port, mode=config.mode)
-            task_status.started(ControlEndpoints(port=port))
+                _log.info("control_started", port=port, mode=config.mode)
+                task_status.started(ControlEndpoints(port=port))
         services.cancel_scope.cancel()
 
 
@@ -221,6 +237,7 @@ def _make_actors(
     driver: FanoutDriver | None,
 ) -> _Actors:
     ids, rng, meters = SystemIds(), SystemRng(), PrometheusMeters(metrics)
+    session_limits, sync_limits = config.session_limits, config.sync_limits
     hinter = find_hinter(driver)
     hints = None if hinter is None else RevocationHints(hinter, count=meters.count_hint)
     writer = RevocationWriter() if hints is None else RevocationWriter(hints.mark)
@@ -241,7 +258,7 @@ def _make_actors(
             clock=clock,
             ids=ids,
             rng=rng,
-            limits=config.session_limits,
+            limits=session_limits,
             meters=meters,
         ),
         revocations=RevocationCommands(
@@ -279,7 +296,7 @@ def _make_actors(
             signer=ring,
             clock=clock,
             ids=ids,
-            limits=config.sync_limits,
+            limits=sync_limits,
             meters=meters,
         ),
     )
@@ -314,7 +331,24 @@ def _make_actors(
         restarted=meters.count_restart,
         flow=flow,
         issuer=issuer,
+        session_limits=session_limits,
+        sync_limits=sync_limits,
     )
+
+
+def _apply_limits(
+    limits: ControlLimits, actors: _Actors, compat: m.CompatResponse, wanted: ControlConfig
+) -> tuple[LimitChange, ...]:
+    """Put the limits of a configuration into force, for every command from now on."""
+    changes = take_over(limits, wanted.limits)
+    take_over(actors.session_limits, wanted.session_limits)
+    take_over(actors.sync_limits, wanted.sync_limits)
+    actors.commands.keys.per_org_max = wanted.keys_per_org_max
+    actors.sweeper.refresh_grace_s = wanted.refresh_grace_s
+    old, compat.min_build_id = compat.min_build_id, wanted.min_build_id
+    if old == wanted.min_build_id:
+        return changes
+    return (*changes, LimitChange("min_build_id", old, wanted.min_build_id, TakesEffect.AT_ONCE))
 
 
 def _development_issuer(config: ControlConfig, clock: Clock, rng: Rng) -> DevelopmentIssuer:

@@ -19,7 +19,7 @@ from khala_service.service_process import LoggingConfig, Serve, run_service, ser
 from runtime.app import SECTION, RuntimeConfig, RuntimeEndpoints, migrate, serve_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import trio
@@ -30,7 +30,7 @@ __all__ = ["main", "serve"]
 def serve(config_file: Path | None, is_leashed: bool) -> int:
     """Run the runtime until it is asked to end; return the exit status."""
 
-    def prepare() -> tuple[LoggingConfig, Serve[RuntimeEndpoints]]:
+    def read() -> tuple[LoggingConfig, RuntimeConfig, FanoutConfig]:
         sections = ConfigSections(config_file, service_environ())
         logging = sections.find(LoggingConfig, "logging")
         config = sections.find(RuntimeConfig, SECTION)
@@ -41,7 +41,11 @@ def serve(config_file: Path | None, is_leashed: bool) -> int:
         assert logging is not None
         assert config is not None
         assert fanout is not None
-        return logging, partial(_serve_apart, config, fanout)
+        return logging, config, fanout
+
+    def prepare() -> tuple[LoggingConfig, Serve[RuntimeEndpoints]]:
+        logging, config, fanout = read()
+        return logging, partial(_serve_apart, config, fanout, lambda: read()[1])
 
     return run_service("runtime", prepare, ports_of=lambda started: (started.port,), is_leashed=is_leashed)
 
@@ -49,6 +53,7 @@ def serve(config_file: Path | None, is_leashed: bool) -> int:
 async def _serve_apart(
     config: RuntimeConfig,
     fanout: FanoutConfig,
+    reread: Callable[[], RuntimeConfig],
     *,
     drain: trio.Event,
     task_status: trio.TaskStatus[RuntimeEndpoints],
@@ -57,7 +62,7 @@ async def _serve_apart(
         config=fanout, database_dsn=config.database_dsn, component="runtime", mode=config.mode
     )
     async with open_driver(context, is_one_process=False) as driver:
-        await serve_runtime(config, driver=driver, drain=drain, task_status=task_status)
+        await serve_runtime(config, driver=driver, drain=drain, reread=reread, task_status=task_status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

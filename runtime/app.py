@@ -28,8 +28,11 @@ from khala_service.admin_routes import AdminToken
 from khala_service.errors import DatabaseError, SerializationTrouble, Unavailable
 from khala_service.http_edge import serve
 from khala_service.identifiers import SystemClock, SystemIds
+from khala_service.limit_metrics import LimitCollector
+from khala_service.live_limits import LimitChange, TakesEffect, take_over
 from khala_service.logs import bind_log_context, get_logger
 from khala_service.metrics import MetricsRegistry
+from khala_service.reloading import reloadable_config
 from khala_service.service_auth import ServiceCredentials
 from khala_service.supervision import Service, supervise
 from khala_service.tls import TlsFiles, trust
@@ -40,6 +43,7 @@ from runtime.actors.explainer import Explainer
 from runtime.actors.generation_watch import GenerationWatch
 from runtime.actors.head_news import tell_heads
 from runtime.actors.key_cleaner import KeyCleaner
+from runtime.actors.limit_audit import LimitAudit
 from runtime.actors.projection_repair import ProjectionRepair
 from runtime.actors.projector import Projector
 from runtime.actors.relay import Relay
@@ -49,6 +53,7 @@ from runtime.actors.run_reads import RunReads
 from runtime.actors.run_transfers import RunTransfers
 from runtime.adapters.configuration import SECTION, RuntimeConfig
 from runtime.adapters.http.application import make_runtime_app
+from runtime.adapters.limit_audit_http import HttpLimitAuditLog
 from runtime.adapters.memberships_http import HttpMembershipDirectory
 from runtime.adapters.metrics import RuntimeMetrics
 from runtime.adapters.postgres.journal_store import MIGRATIONS, PostgresJournalStore
@@ -57,10 +62,13 @@ from runtime.adapters.postgres.transfer_store import PostgresTransferStore
 from runtime.adapters.principals_http import HttpPrincipalResolver
 from runtime.adapters.projection_metrics import PrometheusProjectionMetrics
 from runtime.adapters.readiness import make_ready_checks
+from runtime.core.limits import VIOLATIONS
 from runtime.core.rate_limit import RateLimiter, rates_of
 from runtime.core.relayed_records import RelayedRecords
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from quart_trio import QuartTrio
 
     from fanout_drivers.base import FanoutDriver
@@ -68,6 +76,7 @@ if TYPE_CHECKING:
     from khala_service.adapters.postgres import PostgresPool
     from khala_service.adapters.postgres_migrations import MigrationReport
     from khala_service.config import Secret
+    from runtime.core.limits import RuntimeLimits
     from runtime.ports import Authority, Clock, JournalStore
 
 __all__ = ["SECTION", "RuntimeConfig", "RuntimeEndpoints", "migrate", "serve_runtime"]
@@ -99,6 +108,7 @@ async def serve_runtime(
     driver: FanoutDriver,
     drain: trio.Event | None = None,
     clock: Clock | None = None,
+    reread: Callable[[], RuntimeConfig] | None = None,
     task_status: trio.TaskStatus[RuntimeEndpoints] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the runtime; start it with ``nursery.start`` inside ``open_asyncio_loop``.
@@ -111,12 +121,15 @@ async def serve_runtime(
         driver: Carries news of commits to the nodes.
         drain: Set it to become not ready, finish requests and return; None: until cancelled.
         clock: Wall time; the system's if None.
+        reread: Reads the configuration again for a reload of limits and rates; None: never.
         task_status: Started with the bound port once commands are accepted (or it drains before).
 
     Raises:
         OSError: The address cannot be bound.
     """
     bind_log_context(service="runtime")
+    # Limits of our own: what the object holds is what is in force, and a reload changes it.
+    config = attrs.evolve(config, limits=attrs.evolve(config.limits))
     draining = drain if drain is not None else trio.Event()
     if config.is_dev:
         failpoints.arm(config.failpoints, hit_file=config.failpoint_file)
@@ -136,30 +149,53 @@ async def serve_runtime(
         ) as control,
         trio.open_nursery() as services,
     ):
-        parts = _make_parts(config, pool=pool, driver=driver, clock=clock or SystemClock())
+        parts = _make_parts(config, pool=pool, driver=driver, control=control, clock=clock or SystemClock())
         app = _make_app(config, parts, control=control, clock=clock or SystemClock(), draining=draining)
-        async with trio.open_nursery() as accepting:
-            port = await accepting.start(
-                partial(
-                    serve,
-                    app,
-                    host=config.host,
-                    port=config.port,
-                    shutdown=draining,
-                    notice_s=config.drain_notice_s,
-                    tls=TlsFiles.of(SECTION, config.tls_cert, config.tls_key),
-                )
-            )
-            _log.info("runtime_listening", port=port)
-            authority = await _take_authority(parts, draining)
-            if authority is not None:
-                for kind, task in _tasks(parts, authority).items():
-                    await services.start(
-                        partial(supervise, kind, task, restarted=parts.metrics.task_restarted)
-                    )
-                _log.info("runtime_started", generation=authority.generation, lineage=authority.lineage)
-            task_status.started(RuntimeEndpoints(port=port))
+        live = ("limits", "publish_rate_per_s")
+        apply = partial(_apply_limits, config.limits, parts)
+        with reloadable_config(SECTION, config, reread, live=live, apply=apply):
+            await _serve_parts(config, parts, app, services, draining=draining, task_status=task_status)
         services.cancel_scope.cancel()
+
+
+def _apply_limits(limits: RuntimeLimits, parts: _Parts, wanted: RuntimeConfig) -> tuple[LimitChange, ...]:
+    changes = take_over(limits, wanted.limits)
+    parts.relay.bytes_max = limits.relay_bytes_max
+    rates = rates_of(TOPIC_CLASSES, wanted.publish_rate_per_s)
+    return changes + tuple(
+        LimitChange(f"publish_rate_per_s.{name}", old, new, TakesEffect.AT_ONCE)
+        for name, old, new in parts.limiter.replace_rates(rates)
+    )
+
+
+async def _serve_parts(
+    config: RuntimeConfig,
+    parts: _Parts,
+    app: QuartTrio,
+    services: trio.Nursery,
+    *,
+    draining: trio.Event,
+    task_status: trio.TaskStatus[RuntimeEndpoints],
+) -> None:
+    async with trio.open_nursery() as accepting:
+        port = await accepting.start(
+            partial(
+                serve,
+                app,
+                host=config.host,
+                port=config.port,
+                shutdown=draining,
+                notice_s=config.drain_notice_s,
+                tls=TlsFiles.of(SECTION, config.tls_cert, config.tls_key),
+            )
+        )
+        _log.info("runtime_listening", port=port)
+        authority = await _take_authority(parts, draining)
+        if authority is not None:
+            for kind, task in _tasks(parts, authority).items():
+                await services.start(partial(supervise, kind, task, restarted=parts.metrics.task_restarted))
+            _log.info("runtime_started", generation=authority.generation, lineage=authority.lineage)
+        task_status.started(RuntimeEndpoints(port=port))
 
 
 def _tasks(parts: _Parts, authority: Authority) -> dict[str, Service]:
@@ -169,6 +205,7 @@ def _tasks(parts: _Parts, authority: Authority) -> dict[str, Service]:
         "appender": partial(parts.appender.serve, authority),
         "generation_watch": GenerationWatch(parts.store, parts.appender, authority).serve,
         "key_cleaner": KeyCleaner(parts.store).serve,
+        "limit_audit": parts.limit_audit.serve,
         "projector": partial(parts.projector.serve, authority),
     }
 
@@ -190,9 +227,17 @@ class _Parts:
     repair: ProjectionRepair
     transfers: PostgresTransferStore
     relayed: RelayedRecords
+    limit_audit: LimitAudit
 
 
-def _make_parts(config: RuntimeConfig, *, pool: PostgresPool, driver: FanoutDriver, clock: Clock) -> _Parts:
+def _make_parts(
+    config: RuntimeConfig,
+    *,
+    pool: PostgresPool,
+    driver: FanoutDriver,
+    control: ServiceHttpClient,
+    clock: Clock,
+) -> _Parts:
     registry = MetricsRegistry("runtime")
     watch_pools(registry, {"runtime": pool})
     watch = DriverWatch(driver, is_needed_at_start=False)
@@ -237,8 +282,11 @@ def _make_parts(config: RuntimeConfig, *, pool: PostgresPool, driver: FanoutDriv
         repair,
         transfers,
         relayed,
+        LimitAudit(HttpLimitAuditLog(control, "runtime"), clock=clock, ids=ids),
     )
     metrics.watch_queues(appender, relay)
+    reasons = {name: reason.name for name, reason in VIOLATIONS.items()}
+    registry.register(LimitCollector("runtime", config.limits, parts.limit_audit.violations, reasons))
     return parts
 
 
@@ -283,6 +331,7 @@ def _make_app(
         draining=draining,
         metrics=parts.registry,
         edge=config.edge,
+        limit_audit=parts.limit_audit,
         ready_checks=make_ready_checks(
             pool=parts.pool,
             store=parts.store,

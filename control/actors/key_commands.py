@@ -61,7 +61,7 @@ class KeyCommands:
         self._ids = ids
         self._rng = rng
         self._meters = meters
-        self._per_org_max = per_org_max
+        self.per_org_max = per_org_max
 
     async def create(
         self,
@@ -106,11 +106,11 @@ class KeyCommands:
                     "patterns": [pattern.text for pattern in order.patterns],
                 },
             )
-            if not await self._store.create_key(key, per_org_max=self._per_org_max, audit=entry):
+            if not await self._store.create_key(key, per_org_max=self.per_org_max, audit=entry):
                 raise Refused(
                     reason_codes.LIMIT_EXCEEDED,
                     "keys_per_org",
-                    details={"limit": str(self._per_org_max)},
+                    details={"limit": str(self.per_org_max)},
                 )
         self._meters.count_done(Action.KEY_CREATE)
         return CreatedKey(key=_info(key), secret=secret)

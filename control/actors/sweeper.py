@@ -45,7 +45,7 @@ class Sweeper:
         self._sessions = sessions
         self._revocations = revocations
         self._pending = pending
-        self._grace_ms = refresh_grace_s * MS_PER_S
+        self.refresh_grace_s = refresh_grace_s
         self._trail = trail
         self._clock = clock
         self._ids = ids
@@ -88,4 +88,5 @@ class Sweeper:
         return removed
 
     async def _forget_successors(self, *, now_ms: int, batch: int) -> int:
-        return await self._sessions.forget_successors(spent_before_ms=now_ms - self._grace_ms, batch=batch)
+        grace_ms = self.refresh_grace_s * MS_PER_S
+        return await self._sessions.forget_successors(spent_before_ms=now_ms - grace_ms, batch=batch)

@@ -14,9 +14,10 @@ from attrs.validators import ge, in_, le, matches_re
 
 from control.core import service_keys, sessions, sync_tokens
 from control.core.access_tokens import LIFETIME_MAX_S
+from control.core.limits import ControlLimits
 from control.core.sessions import SessionLimits
 from control.core.sync_tokens import SyncLimits
-from khala_service import client_address, origins, tls
+from khala_service import builds, client_address, origins, tls
 from khala_service.admin_routes import check_admin_token
 from khala_service.config import Secret, described
 from khala_service.http_edge import EdgePolicy
@@ -143,9 +144,7 @@ class ControlConfig:
         metadata=described("Service keys of one org, revoked ones included."),
     )
     min_build_id: str = attrs.field(
-        default="0",
-        validator=matches_re(r"[A-Za-z0-9._+-]{1,64}"),
-        metadata=described("Oldest client build that may connect, as /api/compat says."),
+        default="0", validator=builds.check_min_build, metadata=described(builds.MIN_BUILD_DESCRIPTION)
     )
 
     def __attrs_post_init__(self) -> None:
@@ -190,6 +189,13 @@ class ControlConfig:
             cors_origins=self.cors_origins,
             has_cookies=True,
             proxies=client_address.TrustedProxies.of(self.trusted_proxies),
+        )
+
+    @property
+    def limits(self) -> ControlLimits:
+        """Everything of it that is a limit and is read again on a reload."""
+        return ControlLimits(
+            **{field.name: getattr(self, field.name) for field in attrs.fields(ControlLimits)}
         )
 
     @property

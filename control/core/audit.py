@@ -54,6 +54,8 @@ class Action(Enum):
     CONNECTION_EVICT = "connection.evict"
     SUBSCRIPTION_OPEN = "subscription.open"
     SUBSCRIPTION_EVICT = "subscription.evict"
+    # Of nodes and runtimes; detail names the limit and its value.
+    LIMIT_EXCEED = "limit.exceed"
     # Events of a node that were counted instead of written; detail says of what, why and how many.
     NODE_UNWRITTEN = "audit.node_unwritten"
 

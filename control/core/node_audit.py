@@ -1,4 +1,4 @@
-"""What nodes report for the audit log, and what operators may ask of it. Pure.
+"""What nodes and the runtime report for the audit log, and what operators may ask of it. Pure.
 
 A node is trusted with what it saw, not with the log: every text is bounded, every code is one of the registry,
 topics are topics. Nothing of a refused batch is written. Times are Unix milliseconds.
@@ -25,6 +25,7 @@ COUNT_MAX: Final = 1 << 53
 PAGE_DEFAULT: Final = 100
 PAGE_MAX: Final = 500
 _CAUSE: Final = re.compile(r"[a-z0-9_.]{0,64}", re.ASCII)
+_LIMIT: Final = re.compile(r"[a-z0-9_.]{1,64}", re.ASCII)
 _TIME_MAX_MS: Final = 1 << 45
 
 
@@ -37,6 +38,7 @@ class NodeAction(Enum):
     SUBSCRIBE = "subscribe"
     EVICT_CONNECTION = "evict_connection"
     EVICT_TOPIC = "evict_topic"
+    LIMIT = "limit"
 
 
 class AuditGap(Enum):
@@ -54,6 +56,7 @@ ACTIONS: Final[Mapping[NodeAction, Action]] = {
     NodeAction.SUBSCRIBE: Action.SUBSCRIPTION_OPEN,
     NodeAction.EVICT_CONNECTION: Action.CONNECTION_EVICT,
     NodeAction.EVICT_TOPIC: Action.SUBSCRIPTION_EVICT,
+    NodeAction.LIMIT: Action.LIMIT_EXCEED,
 }
 _EVICTIONS: Final = frozenset({NodeAction.EVICT_CONNECTION, NodeAction.EVICT_TOPIC})
 
@@ -78,6 +81,9 @@ class NodeEvent:
     # Topic and the last seq that was put on the socket.
     positions: tuple[tuple[str, int], ...]
     topic_count: int
+    # Of an exceeded limit: its name in the configuration, and the value that was in force.
+    limit: str = ""
+    limit_value: str = ""
 
 
 @attrs.frozen
@@ -145,6 +151,19 @@ def rows_of(batch: NodeBatch) -> tuple[NodeRow, ...]:
     )
 
 
+def check_runtime_batch(batch: NodeBatch) -> None:
+    """Check that a batch of a runtime says what a runtime can know: limits that its callers exceeded.
+
+    Raises:
+        Refused: invalid_argument with the field.
+    """
+    noted = [("events", event.action) for event in batch.events]
+    counted = [("unwritten", unwritten.action) for unwritten in batch.unwritten]
+    for field, action in (*noted, *counted):
+        if action is not NodeAction.LIMIT:
+            raise invalid_argument(f"{field}.action", "LIMIT, of a runtime")
+
+
 def _event_row(event: NodeEvent, path: str) -> NodeRow:
     _check_reason(event.action, event.reason, path)
     if _CAUSE.fullmatch(event.cause) is None:
@@ -184,6 +203,13 @@ def _detail(event: NodeEvent, path: str) -> dict[str, DetailValue | Mapping[str,
     detail: dict[str, DetailValue | Mapping[str, int]] = {"noted_at": event.noted_at_ms}
     if event.topic:
         detail["topic"] = _topic(event.topic, f"{path}.topic")
+    if event.action is NodeAction.LIMIT:
+        for name in ("limit", "limit_value"):
+            if _LIMIT.fullmatch(getattr(event, name)) is None:
+                raise invalid_argument(f"{path}.{name}", "1..64 of a-z 0-9 _ .")
+        detail["limit"], detail["value"] = event.limit, event.limit_value
+    elif event.limit or event.limit_value:
+        raise invalid_argument(f"{path}.limit", "of exceeded limits only")
     if event.action in _EVICTIONS:
         if len(event.positions) > min(POSITIONS_MAX, event.topic_count):
             raise invalid_argument(

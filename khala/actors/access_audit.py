@@ -7,8 +7,10 @@ the process is killed is lost with it; leaving in order sends the rest first.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
+import attrs
 import trio
 
 from khala.core.access_audit import (
@@ -40,6 +42,8 @@ RETRY_FIRST_S: Final = 0.5
 RETRY_MAX_S: Final = 30.0
 # How long a node that leaves tries to say its last words; within the drain of whoever ends it.
 LAST_WORDS_S: Final = 1.0
+# Bursts of exceeded limits that are told apart at once. More: memory. Fewer: rows that say who.
+BURSTS_MAX: Final = 1_024
 
 
 class Audited(Protocol):
@@ -93,7 +97,9 @@ class AccessAudit:
         self._clock = clock
         self._ids = ids
         self._rng = rng
-        self._flush_interval_s = limits.audit_flush_interval_s
+        self._limits = limits
+        # When the burst of a limit and a user ends, so far. Invariant: len <= BURSTS_MAX.
+        self._bursts: dict[tuple[str, str], float] = {}
         self._collector = AuditCollector(limits, now=trio.current_time())
         self._noted = trio.Event()
         self._running = trio.CancelScope()
@@ -163,6 +169,29 @@ class AccessAudit:
             last_seqs={subscription.parsed.name: subscription.position},
         )
 
+    def limit_exceeded(self, connection: Audited | None, limit: str, reason: ReasonCode, value: str) -> None:
+        """Note that a client exceeded a limit; None: it was refused before it had a connection.
+
+        One row for each burst: the next of the same limit and user within ``audit_summary_interval_s`` is counted.
+        """
+        claims = None if connection is None else connection.claims
+        burst = (limit, "" if claims is None else claims.user_id)
+        now = trio.current_time()
+        is_repeated = now < self._bursts.get(burst, -inf)
+        if not is_repeated:
+            is_repeated = not self._begin_burst(burst, now)
+        event = self._event(connection, AuditAction.LIMIT, reason, "", claims=claims)
+        self._take(attrs.evolve(event, limit=limit, limit_value=value), is_repeated=is_repeated)
+
+    def _begin_burst(self, burst: tuple[str, str], now: float) -> bool:
+        """Remember a burst if there is room for it; what has no room is counted only."""
+        if len(self._bursts) >= BURSTS_MAX:
+            self._bursts = {key: ends_at for key, ends_at in self._bursts.items() if now < ends_at}
+            if len(self._bursts) >= BURSTS_MAX:
+                return False
+        self._bursts[burst] = now + self._limits.audit_summary_interval_s
+        return True
+
     def _note(
         self,
         connection: Audited,
@@ -174,19 +203,38 @@ class AccessAudit:
         topic: str = "",
         last_seqs: dict[TopicName, int] | None = None,
     ) -> None:
-        event = AuditEvent(
+        event = self._event(
+            connection, action, reason, cause, claims=claims, topic=topic, last_seqs=last_seqs
+        )
+        self._take(event)
+
+    def _event(
+        self,
+        connection: Audited | None,
+        action: AuditAction,
+        reason: ReasonCode | None,
+        cause: str,
+        *,
+        claims: SyncClaims | None = None,
+        topic: str = "",
+        last_seqs: dict[TopicName, int] | None = None,
+    ) -> AuditEvent:
+        connection_id = self._ids.new("con") if connection is None else connection.connection_id
+        return AuditEvent(
             action=action,
             reason=reason,
             cause=cause,
             noted_at_ms=round(self._clock.now() * 1000),
-            connection_id=connection.connection_id,
-            request_id=connection.request_id,
+            connection_id=connection_id,
+            request_id=connection_id if connection is None else connection.request_id,
             subject=None if claims is None else AuditSubject.of(claims),
             topic=topic,
             positions=positions_of(last_seqs or {}),
             topic_count=len(last_seqs or {}),
         )
-        gap = self._collector.note(event, trio.current_time())
+
+    def _take(self, event: AuditEvent, *, is_repeated: bool = False) -> None:
+        gap = self._collector.note(event, trio.current_time(), is_repeated=is_repeated)
         if gap is not None:
             self._counters.audit_events[gap.value] += 1
         self._noted.set()
@@ -201,7 +249,7 @@ class AccessAudit:
                 while True:
                     await self._noted.wait()
                     # Events of one moment travel together, and counts of a flood in few rows.
-                    await trio.sleep(self._flush_interval_s)
+                    await trio.sleep(self._limits.audit_flush_interval_s)
                     await self._send_waiting(is_last=False)
                     if self._collector.waiting == self._collector.uncounted == 0:
                         self._noted = trio.Event()

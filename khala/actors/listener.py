@@ -1,18 +1,21 @@
 """Accepts sockets, admits them at a bounded rate, and owns the nursery of connections.
 
-Admission comes first because it is the cheapest place to refuse: a socket above the rate gets an
-HTTP 503 with a ``Retry-After`` spread over the queue, and its token is unspent.
+Admission comes first because it is the cheapest place to refuse (core/admission.py): whoever is turned away is
+told ``rate_limited`` with a time of its own to return, in words or by HTTP 429, and its token is unspent.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from khala.actors.connection import Connection
-from khala.core.rate_limit import TokenBucket
-from khala_contracts import reason_codes
+from khala.core.admission import Admission, Admitted, TurnedAway
+from khala.core.in_flight import InFlight
+from khala_contracts import codec, reason_codes, strict_json
+from khala_contracts.codec import ErrorMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 # Enough for a client to read a refusal before the socket goes.
 REFUSAL_LINGER_S: Final = 0.5
+# How long a handshake keeps its place while others wait for one. Shorter: a phone on a bad network never gets
+# in. Longer: fewer silent sockets are enough to keep everybody out.
+PLACE_KEPT_S: Final = 1.0
 
 
 class Acceptor(Protocol):
@@ -72,9 +78,12 @@ class Listener:
         self._log = log
         self._audit = audit
         self.connections: set[Connection] = set()
-        self._admission = TokenBucket.full(
-            limits.admission_per_s, limits.admission_burst, now=trio.current_time()
-        )
+        self._in_flight = InFlight(limits)
+        self._admission = Admission(limits, now=trio.current_time())
+        # Admitted connections in the order of their coming. Invariant: whoever has not said hello is in it.
+        self._greeting: deque[Connection] = deque()
+        # Connections that are told that they may not enter.
+        self._telling = 0
 
     async def serve(self, acceptor: Acceptor, drain: trio.Event) -> None:
         """Accept until ``drain`` is set, then let the connections leave, then return.
@@ -93,28 +102,58 @@ class Listener:
     async def _accept(self, acceptor: Acceptor, connections: trio.Nursery) -> None:
         while True:
             transport = await acceptor.accept()
-            if self._may_enter():
-                connections.start_soon(self._serve_one, transport)
-            else:
-                connections.start_soon(self._refuse, transport)
-
-    def _may_enter(self) -> bool:
-        has_place = self._counters.handshakes_open < self._limits.handshakes_max
-        return has_place and self._admission.take(trio.current_time())
-
-    async def _refuse(self, transport: ByteTransport) -> None:
-        self._counters.handshakes_rejected["503"] += 1
-        retry_after_s = max(1, round(self._admission.wait_s()))
-        try:
-            transport.try_send(
-                b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n"
-                b"Retry-After: %d\r\n\r\n" % retry_after_s
+            self._take_back_a_place()
+            verdict = self._admission.decide(
+                trio.current_time(), handshakes_open=self._counters.handshakes_open, telling=self._telling
             )
+            match verdict:
+                case Admitted():
+                    connections.start_soon(self._serve_one, transport)
+                case TurnedAway(is_told=True):
+                    self._telling += 1
+                    connections.start_soon(self._tell, transport, verdict)
+                case TurnedAway():
+                    connections.start_soon(self._refuse, transport, verdict)
+
+    def _take_back_a_place(self) -> None:
+        """Where every place is taken, end the handshake that has said nothing for longest, if that is long.
+
+        Without this, whoever opens as many sockets as there are places, and says nothing, shuts the door for
+        everybody until the hello deadline.
+        """
+        waiting, limits = self._greeting, self._limits
+        while waiting and not waiting[0].is_greeting:
+            waiting.popleft()
+        if not waiting or self._counters.handshakes_open < limits.handshakes_max:
+            return
+        now = trio.current_time()
+        if now - waiting[0].opened_at >= PLACE_KEPT_S:
+            waiting.popleft().close(
+                reason_codes.RATE_LIMITED,
+                limits.name_limit("handshakes_max"),
+                retry_after_ms=self._admission.give_turn_ms(now),
+            )
+
+    async def _tell(self, transport: ByteTransport, turned_away: TurnedAway) -> None:
+        try:
+            await self._serve_one(transport, turned_away)
+        finally:
+            self._telling -= 1
+
+    async def _refuse(self, transport: ByteTransport, turned_away: TurnedAway) -> None:
+        """Refuse without having read anything."""
+        self._counters.handshakes_rejected[str(reason_codes.RATE_LIMITED.http_status)] += 1
+        self._counters.limit_violations[turned_away.limit] += 1
+        if self._audit is not None:
+            value = str(getattr(self._limits, turned_away.limit))
+            self._audit.limit_exceeded(None, turned_away.limit, reason_codes.RATE_LIMITED, value)
+        try:
+            transport.try_send(_refusal_of(turned_away))
             await trio.sleep(REFUSAL_LINGER_S)
         finally:
             transport.abort()
 
-    async def _serve_one(self, transport: ByteTransport) -> None:
+    async def _serve_one(self, transport: ByteTransport, turned_away: TurnedAway | None = None) -> None:
         connection = Connection(
             self._ids.new("con"),
             transport=transport,
@@ -123,12 +162,16 @@ class Listener:
             commands=self._commands,
             origin_policy=self._origin_policy,
             supervisor=self._supervisor,
+            in_flight=self._in_flight,
             audit=self._audit,
+            turned_away=turned_away,
         )
         self.connections.add(connection)
-        self._counters.connections_accepted += 1
         self._counters.connections_open = len(self.connections)
-        self._log.connection_opened(connection)
+        if turned_away is None:
+            self._counters.connections_accepted += 1
+            self._greeting.append(connection)
+            self._log.connection_opened(connection)
         try:
             await connection.serve(self._make_peer(transport, connection))
         except Exception as exc:  # noqa: BLE001 - what a connection could not contain by itself
@@ -136,4 +179,19 @@ class Listener:
         finally:
             self.connections.discard(connection)
             self._counters.connections_open = len(self.connections)
-            self._log.connection_closed(connection)
+            if turned_away is None:
+                self._log.connection_closed(connection)
+
+
+def _refusal_of(turned_away: TurnedAway) -> bytes:
+    """Return the whole answer of HTTP, with the error that every refusal has."""
+    said = ErrorMessage.of(
+        reason_codes.RATE_LIMITED,
+        details={"limit": turned_away.limit},
+        retry_after_ms=turned_away.retry_after_ms,
+    )
+    body = strict_json.print_json(codec.error_to_wire(said)).encode()
+    return (
+        b"HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\nRetry-After: %d\r\n\r\n%b"
+    ) % (len(body), -(-turned_away.retry_after_ms // 1000), body)

@@ -47,6 +47,8 @@ def _event_message(event: AuditEvent) -> m.NodeAuditEvent:
         topic=event.topic,
         positions=[m.TopicPosition(topic=topic, seq=seq) for topic, seq in event.positions],
         topic_count=event.topic_count,
+        limit=event.limit,
+        limit_value=event.limit_value,
     )
     subject = event.subject
     if subject is not None:

@@ -11,8 +11,9 @@ from typing import Final, Literal
 import attrs
 from attrs.validators import ge, le
 
+from khala.adapters import websocket_adapters
 from khala.core.limits import NodeLimits
-from khala_service import client_address, origins, tls
+from khala_service import builds, client_address, origins, tls
 from khala_service.admin_routes import check_admin_token
 from khala_service.config import Secret, described
 from khala_service.failpoints import check_failpoint_settings
@@ -61,6 +62,9 @@ class NodeConfig:
     )
     cors_origins: tuple[str, ...] = attrs.field(default=(), metadata=described(origins.DESCRIPTION))
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), metadata=described(client_address.DESCRIPTION))
+    websocket_adapter: websocket_adapters.WebSocketAdapter = attrs.field(
+        default="websockets", metadata=described(websocket_adapters.DESCRIPTION)
+    )
     mode: Literal["production", "dev"] = attrs.field(
         default="production", metadata=described("dev: failpoints are accepted.")
     )
@@ -70,6 +74,9 @@ class NodeConfig:
     )
     failpoint_file: Path | None = attrs.field(
         default=None, metadata=described("File that gets a line for each point that acted; mode dev only.")
+    )
+    min_build_id: str = attrs.field(
+        default="0", validator=builds.check_min_build, metadata=described(builds.MIN_BUILD_DESCRIPTION)
     )
     limits: NodeLimits = attrs.field(factory=NodeLimits)
 

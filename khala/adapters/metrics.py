@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Final
 import trio
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from khala.core.counters import DURATION_BUCKETS_S, PEER_CLOSE_CODES
+from khala.core.counters import DURATION_BUCKETS_S, PEER_CLOSE_CODES, RATIO_BUCKETS
+from khala.core.limits import VIOLATIONS
 from khala.core.records import RecordDecision
 from khala.core.slow_consumer import SlowConsumerAction
 from khala_contracts.codec import StaleReason
 from khala_contracts.reason_codes import REGISTRY
 from khala_service.adapters.postgres_metrics import watch_pools
+from khala_service.limit_metrics import LimitCollector
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from khala.actors.evictions import Evictions
     from khala.actors.registry import TopicRegistry
     from khala.core.counters import DurationCounts, NodeCounters
+    from khala.core.limits import NodeLimits
     from khala_service.adapters.postgres import PostgresPool
     from khala_service.metrics import MetricsRegistry
 
@@ -61,7 +64,7 @@ LABELLED: Final[Mapping[str, tuple[str, str, Iterable[str]]]] = {
     "handshakes_rejected": (
         "status",
         "Upgrade requests refused, by HTTP status.",
-        ("400", "403", "404", "503"),
+        ("400", "403", "404", "429"),
     ),
     "hellos_refused": ("reason", "Hellos refused, by reason code.", _CLOSING_REASONS),
     "closes": (
@@ -90,15 +93,10 @@ LABELLED: Final[Mapping[str, tuple[str, str, Iterable[str]]]] = {
         (*(decision.value for decision in RecordDecision), "overflow"),
     ),
 }
-_TOPIC_ACTIONS: Final = (
-    SlowConsumerAction.THROTTLE,
-    SlowConsumerAction.CATCH_UP,
-    SlowConsumerAction.RELEASE,
-)
 # Kinds of tasks and pieces of work whose crashes are contained; see actors/supervision.py.
 TASK_KINDS: Final = (
-    "access_audit", "connection", "control_client", "frame", "linger", "observer", "page_read", "position_check", "pump",
-    "record", "revocation_feed", "start_gate", "sweep", "topic",
+    "access_audit", "connection", "control_client", "frame", "linger", "observations", "observer", "page_read",
+    "position_check", "pump", "record", "revocation_feed", "start_gate", "sweep", "topic",
 )  # fmt: skip
 # By field of ClassCounters.
 BY_CLASS: Final = {
@@ -171,21 +169,36 @@ class NodeCollector:
         delays = counters.eviction_delays
         evictions.add_metric([], list(_buckets_of(delays)), delays.sum_s)
         yield evictions
-        yield self._slow_consumer_actions()
+        yield self.slow_consumer_actions()
+        yield self._replay_budgets_used()
         yield from self._collect_by_class()
         yield from self._collect_by_version()
         yield from self._collect_delivery()
 
-    def _slow_consumer_actions(self) -> Metric:
+    def slow_consumer_actions(self) -> Metric:
+        """Return the actions against slow consumers, by action and tier."""
         counters = self._counters
         family = CounterMetricFamily(
             _PREFIX + "slow_consumer_actions", "Actions against slow consumers.", labels=["action", "tier"]
         )
-        for tier, counts in counters.slow_topic_actions.items():
-            for action in _TOPIC_ACTIONS:
-                family.add_metric([action.value, tier], counts[action.value])
         disconnect = SlowConsumerAction.DISCONNECT.value
-        family.add_metric([disconnect, "any"], counters.slow_consumer_actions[disconnect])
+        # A connection that takes nothing at all ends for all of its topics, whatever their tiers.
+        without_tier = counters.slow_consumer_actions[disconnect]
+        for tier, counts in counters.slow_topic_actions.items():
+            for action in SlowConsumerAction:
+                family.add_metric([action.value, tier], counts[action.value])
+            without_tier -= counts[disconnect]
+        family.add_metric([disconnect, "any"], without_tier)
+        return family
+
+    def _replay_budgets_used(self) -> Metric:
+        family = HistogramMetricFamily(
+            "khala_replay_budget_used_ratio",
+            "What each subscribe needs of its replay budget; above 1 it was refused.",
+            labels=["tier"],
+        )
+        for tier, used in self._counters.replay_budget_used.items():
+            family.add_metric([tier], list(_cumulated(RATIO_BUCKETS, used.buckets)), used.sum)
         return family
 
     def _collect_by_class(self) -> Iterator[Metric]:
@@ -241,6 +254,7 @@ def watch_node(
     metrics: MetricsRegistry,
     counters: NodeCounters,
     topics: TopicRegistry,
+    limits: NodeLimits,
     *,
     pools: Mapping[str, PostgresPool],
     driver: DriverWatch,
@@ -249,7 +263,7 @@ def watch_node(
 ) -> None:
     """Register everything that a node says of itself; call once."""
     gauges: dict[str, tuple[str, Callable[[], float]]] = {
-        "windows_bytes": ("Bytes of the windows of all topics.", lambda: topics.windows_bytes),
+        "windows_bytes": ("Memory of the windows of all topics.", lambda: topics.windows_bytes),
         "position_check_age_seconds": (
             "Time since the last position check that was answered.",
             lambda: trio.current_time() - topics.checked_at,
@@ -266,6 +280,8 @@ def watch_node(
         "revocations_held": ("Ended sessions, keys and memberships held.", lambda: len(evictions.view)),
     }
     metrics.register(NodeCollector(counters, gauges))
+    reasons = {name: reason.name for name, reason in VIOLATIONS.items()}
+    metrics.register(LimitCollector("node", limits, counters.limit_violations, reasons))
     metrics.register(driver)
     watch_pools(metrics, pools)
 
@@ -280,7 +296,11 @@ def _labelled(
 
 
 def _buckets_of(durations: DurationCounts) -> Iterator[tuple[str, float]]:
+    return _cumulated(DURATION_BUCKETS_S, durations.buckets)
+
+
+def _cumulated(bounds: Iterable[float], counts: Iterable[int]) -> Iterator[tuple[str, float]]:
     total = 0
-    for bound, count in zip((*map(str, DURATION_BUCKETS_S), "+Inf"), durations.buckets, strict=True):
+    for bound, count in zip((*map(str, bounds), "+Inf"), counts, strict=True):
         total += count
         yield bound, total

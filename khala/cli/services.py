@@ -135,7 +135,7 @@ def node_command(config_file: Path | None, *, is_leashed: bool) -> int:
 def serve_node_process(config_file: Path | None, is_leashed: bool) -> int:
     """Run a node until it is asked to end; return the exit status."""
 
-    def prepare() -> tuple[LoggingConfig, Serve[NodeEndpoints]]:
+    def read() -> tuple[LoggingConfig, NodeConfig, FanoutConfig]:
         sections = ConfigSections(config_file, service_environ())
         logging = sections.find(LoggingConfig, "logging")
         config = sections.find(NodeConfig, NODE_SECTION)
@@ -146,7 +146,11 @@ def serve_node_process(config_file: Path | None, is_leashed: bool) -> int:
         assert logging is not None
         assert config is not None
         assert fanout is not None
-        return logging, partial(_serve_node_apart, config, fanout)
+        return logging, config, fanout
+
+    def prepare() -> tuple[LoggingConfig, Serve[NodeEndpoints]]:
+        logging, config, fanout = read()
+        return logging, partial(_serve_node_apart, config, fanout, lambda: read()[1])
 
     return run_service(
         "node",
@@ -159,6 +163,7 @@ def serve_node_process(config_file: Path | None, is_leashed: bool) -> int:
 async def _serve_node_apart(
     config: NodeConfig,
     fanout: FanoutConfig,
+    reread: Callable[[], NodeConfig],
     *,
     drain: trio.Event,
     task_status: trio.TaskStatus[NodeEndpoints],
@@ -167,7 +172,7 @@ async def _serve_node_apart(
         config=fanout, database_dsn=config.database_dsn, component="node", mode=config.mode
     )
     async with open_driver(context, is_one_process=False) as driver:
-        await serve_node(config, driver=driver, drain=drain, task_status=task_status)
+        await serve_node(config, driver=driver, drain=drain, reread=reread, task_status=task_status)
 
 
 async def migrate_plane(name: str, owner_dsn: Secret | str) -> MigrationReport:

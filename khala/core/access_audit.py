@@ -47,6 +47,7 @@ class AuditAction(Enum):
     SUBSCRIBE = "subscribe"
     EVICT_CONNECTION = "evict_connection"
     EVICT_TOPIC = "evict_topic"
+    LIMIT = "limit"
 
 
 class AuditGap(Enum):
@@ -96,6 +97,7 @@ class AuditEvent:
         topic: Of a subscribe, if it was a topic.
         positions: Of an eviction: topics and the last seq of each that was put on the socket.
         topic_count: Of an eviction: how many topics it ended.
+        limit: Of an exceeded limit: its name, and the value that was in force.
     """
 
     action: AuditAction
@@ -108,6 +110,8 @@ class AuditEvent:
     topic: str = ""
     positions: tuple[tuple[str, int], ...] = ()
     topic_count: int = 0
+    limit: str = ""
+    limit_value: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -143,9 +147,7 @@ class AuditCollector:
     """Events that wait for control, and counts of those that do not. Times are monotonic seconds."""
 
     def __init__(self, limits: NodeLimits, *, now: float) -> None:
-        self._waiting_max = limits.audit_waiting_max
-        self._waiting_max_bytes = limits.audit_waiting_max_bytes
-        self._summary_interval_s = limits.audit_summary_interval_s
+        self._limits = limits
         self._denied = TokenBucket.full(limits.audit_denied_per_s, limits.audit_denied_burst, now=now)
         self._allowed = TokenBucket.full(limits.audit_allowed_per_s, limits.audit_allowed_burst, now=now)
         self._evicted = TokenBucket.full(limits.audit_evicted_per_s, limits.audit_evicted_burst, now=now)
@@ -181,12 +183,19 @@ class AuditCollector:
             return self._under_way.events[0].noted_at_ms
         return self._events[0].noted_at_ms if self._events else None
 
-    def note(self, event: AuditEvent, now: float) -> AuditGap | None:
-        """Take an event; return why it will only be counted, None if it will be told."""
-        if not self._bucket_of(event).take(now):
+    def note(self, event: AuditEvent, now: float, *, is_repeated: bool = False) -> AuditGap | None:
+        """Take an event; return why it will only be counted, None if it will be told.
+
+        ``is_repeated``: one row of its burst was noted already.
+        """
+        if is_repeated:
+            return self._count(event, AuditGap.RATIONED)
+        limits = self._limits
+        if not self._bucket_of(event, now).take(now):
             return self._count(event, AuditGap.RATIONED)
         has_room = (
-            self.waiting < self._waiting_max and self._bytes + event.size_bytes <= self._waiting_max_bytes
+            self.waiting < limits.audit_waiting_max
+            and self._bytes + event.size_bytes <= limits.audit_waiting_max_bytes
         )
         if not has_room:
             return self._count(event, AuditGap.NO_ROOM)
@@ -204,7 +213,7 @@ class AuditCollector:
         if self._under_way is not None:
             return self._under_way
         counts: tuple[UnwrittenCount, ...] = ()
-        if is_last or now - self._summarised_at >= self._summary_interval_s:
+        if is_last or now - self._summarised_at >= self._limits.audit_summary_interval_s:
             counts = tuple(self._counts.values())[:BATCH_COUNTS_MAX]
         events = self._next_events()
         if not events and not counts:
@@ -250,10 +259,16 @@ class AuditCollector:
         self._bytes -= sum(event.size_bytes for event in batch.events)
         return batch
 
-    def _bucket_of(self, event: AuditEvent) -> TokenBucket:
+    def _bucket_of(self, event: AuditEvent, now: float) -> TokenBucket:
+        limits = self._limits
         if event.action in _EVICTIONS:
-            return self._evicted
-        return self._allowed if event.reason is None else self._denied
+            bucket, per_s, burst = self._evicted, limits.audit_evicted_per_s, limits.audit_evicted_burst
+        elif event.reason is None:
+            bucket, per_s, burst = self._allowed, limits.audit_allowed_per_s, limits.audit_allowed_burst
+        else:
+            bucket, per_s, burst = self._denied, limits.audit_denied_per_s, limits.audit_denied_burst
+        bucket.retune(per_s, burst, now)
+        return bucket
 
     def _count(self, event: AuditEvent, gap: AuditGap) -> AuditGap:
         reason = "" if event.reason is None else event.reason.name

@@ -33,6 +33,9 @@ DURATION_BUCKETS_S: Final = (
     120.0,
 )
 
+# Shares of a replay budget. Above 1 the answer was stale, so the last of them is the number of the served.
+RATIO_BUCKETS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+
 # Versions of clients that get a label of their own; the first ones that were welcomed have it. What a
 # client calls itself is its own text: without a bound it could make a time series for each connection.
 APP_VERSIONS_MAX: Final = 32
@@ -60,6 +63,22 @@ class DurationCounts:
         """Count one duration."""
         self.buckets[bisect_left(DURATION_BUCKETS_S, duration_s)] += 1
         self.sum_s += duration_s
+
+
+@attrs.define(eq=False)
+class RatioCounts:
+    """A histogram of shares: how many fell into each bucket, inclusive at its bound, and their sum.
+
+    Invariant: ``len(buckets) == len(RATIO_BUCKETS) + 1``; the last bucket has no upper bound.
+    """
+
+    buckets: list[int] = attrs.field(factory=lambda: [0] * (len(RATIO_BUCKETS) + 1))
+    sum: float = 0.0
+
+    def observe(self, ratio: float) -> None:
+        """Count one share."""
+        self.buckets[bisect_left(RATIO_BUCKETS, ratio)] += 1
+        self.sum += ratio
 
 
 @attrs.define(eq=False)
@@ -135,6 +154,8 @@ class NodeCounters:
     hellos_refused: Counter[str] = attrs.field(factory=Counter)
     closes: Counter[str] = attrs.field(factory=Counter)
     subscribes: Counter[str] = attrs.field(factory=Counter)
+    # By limit; what each is told: core/limits.py.
+    limit_violations: Counter[str] = attrs.field(factory=Counter)
     evictions: Counter[str] = attrs.field(factory=Counter)
     # From the time that control gave a revocation to the end of a connection here.
     eviction_delays: DurationCounts = attrs.field(factory=DurationCounts)
@@ -159,6 +180,10 @@ class NodeCounters:
     # Those of them that concern one topic, by its tier; a disconnect concerns the whole connection.
     slow_topic_actions: dict[str, Counter[str]] = attrs.field(
         factory=lambda: {tier.value: Counter() for tier in Tier}
+    )
+    # By tier: what each subscribe that was judged by a replay budget uses of it, served or not.
+    replay_budget_used: dict[str, RatioCounts] = attrs.field(
+        factory=lambda: {tier.value: RatioCounts() for tier in Tier}
     )
     # By name of the topic class; closed, since topics outside the registry do not parse.
     by_class: dict[str, ClassCounters] = attrs.field(
@@ -193,6 +218,10 @@ class NodeCounters:
         """Count an action against a slow consumer of one topic of this tier."""
         self.slow_consumer_actions[action] += 1
         self.slow_topic_actions[tier.value][action] += 1
+
+    def note_slow_disconnect(self, tier: Tier) -> None:
+        """Count a disconnect among those of a tier; the one who closes the connection counts it in all."""
+        self.slow_topic_actions[tier.value]["disconnect"] += 1
 
     def welcome(self, client_build_id: str) -> str:
         """Count a welcomed client; return its version's label, to be given to ``leave`` at its end."""

@@ -19,6 +19,7 @@ import attrs
 
 from khala.core.rate_limit import SlidingCount, TokenBucket
 from khala_contracts import codec, reason_codes
+from khala_contracts.builds import is_older_build
 from khala_contracts.codec import ClientHeartbeat, Hello, Renew, Subscribe, Unsubscribe
 
 if TYPE_CHECKING:
@@ -55,12 +56,19 @@ class RemoteProtocolError(Exception):
         details: Machine-readable facts for the error message.
     """
 
-    def __init__(self, reason: ReasonCode, *, retry_after_ms: int = 0, **details: str) -> None:
+    def __init__(
+        self,
+        reason: ReasonCode,
+        *,
+        retry_after_ms: int = 0,
+        details: dict[str, str] | None = None,
+        **more_details: str,
+    ) -> None:
         """Keep the reason and the facts."""
-        super().__init__(f"{reason.name} {details}")
+        self.details = {**(details or {}), **more_details}
+        super().__init__(f"{reason.name} {self.details}")
         self.reason = reason
         self.retry_after_ms = retry_after_ms
-        self.details = details
 
 
 @attrs.define(eq=False)
@@ -73,7 +81,8 @@ class ConnectionProtocol:
     phase: Phase = attrs.field(default=Phase.AWAITING_HELLO, init=False)
     heard_at: float = attrs.field(init=False)
     _messages: TokenBucket = attrs.field(init=False)
-    _denials: SlidingCount = attrs.field(init=False)
+    # None before the first: it is as large as the rest of this.
+    _denials: SlidingCount | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Start with the whole burst of messages."""
@@ -82,13 +91,12 @@ class ConnectionProtocol:
         self._messages = TokenBucket.full(
             limits.client_messages_per_s, limits.client_messages_burst, now=self.now
         )
-        self._denials = SlidingCount(limits.denied_subscribes_max, limits.denied_subscribes_window_s)
 
     def receive_untrusted(self, data: bytes | str | None, now: float) -> Command | None:
         """Take one message; return the command to run after those before it, if it is one.
 
         Args:
-            data: bytes if binary, str if text, None for a ping or pong, which counts as a
+            data: bytes if binary, str if text, None for a ping, pong or fragment, which counts as a
                 message against the rate and nothing else.
             now: Monotonic seconds.
 
@@ -98,11 +106,16 @@ class ConnectionProtocol:
         self.heard_at = now
         if self.phase is Phase.CLOSING:
             return None
+        limits = self.limits
+        self._messages.retune(limits.client_messages_per_s, limits.client_messages_burst, now)
         if not self._messages.take(now):
-            limits = self.limits
             # As long as the rate needs for the burst that was used up.
             wait_s = limits.client_messages_burst / limits.client_messages_per_s
-            raise RemoteProtocolError(reason_codes.RATE_LIMITED, retry_after_ms=round(wait_s * 1000))
+            raise RemoteProtocolError(
+                reason_codes.RATE_LIMITED,
+                retry_after_ms=round(wait_s * 1000),
+                details=limits.name_limit("client_messages_per_s"),
+            )
         if data is None:
             return None
         message = self._decode_untrusted(data)
@@ -136,9 +149,8 @@ class ConnectionProtocol:
             return
         maximum = self.limits.topics_per_subscribe_max
         if not 1 <= len(message.topics) <= maximum:
-            raise RemoteProtocolError(
-                reason_codes.LIMIT_EXCEEDED, limit="topics_per_subscribe_max", max=str(maximum)
-            )
+            details = self.limits.name_limit("topics_per_subscribe_max")
+            raise RemoteProtocolError(reason_codes.LIMIT_EXCEEDED, details=details)
 
     def welcome(self) -> None:
         """The hello was accepted."""
@@ -155,19 +167,29 @@ class ConnectionProtocol:
         Raises:
             RemoteProtocolError: rate_limited, once there were too many in the window.
         """
+        limits = self.limits
+        if self._denials is None:
+            self._denials = SlidingCount(limits.denied_subscribes_max, limits.denied_subscribes_window_s)
         if self._denials.exceeds(now):
             raise RemoteProtocolError(
                 reason_codes.RATE_LIMITED,
-                retry_after_ms=round(self.limits.denied_subscribes_window_s * 1000),
-                limit="denied_subscribes_max",
+                retry_after_ms=round(limits.denied_subscribes_window_s * 1000),
+                details=limits.name_limit("denied_subscribes_max"),
             )
 
 
-def check_versions(hello: Hello) -> None:
-    """Check that the client speaks a protocol and a schema of ours.
+@attrs.define(eq=False)
+class ClientBuilds:
+    """Which builds may connect; one object for the whole node, so that a reload changes it for everybody."""
+
+    min_build_id: str = "0"
+
+
+def check_versions(hello: Hello, builds: ClientBuilds) -> None:
+    """Check that the client speaks a protocol and a schema of ours, and that its build is not too old.
 
     Raises:
-        RemoteProtocolError: upgrade_required, naming what failed and what we support.
+        RemoteProtocolError: upgrade_required, naming what failed, what was offered and what we support.
     """
     for what, offered, ours in (
         ("protocol", hello.protocol, PROTOCOL_VERSION),
@@ -179,4 +201,13 @@ def check_versions(hello: Hello) -> None:
                 failed=what,
                 offered=f"{offered.min}-{offered.max}",
                 supported=str(ours),
+                min_build_id=builds.min_build_id,
             )
+    if is_older_build(hello.client_build_id, builds.min_build_id):
+        raise RemoteProtocolError(
+            reason_codes.UPGRADE_REQUIRED,
+            failed="build",
+            offered=hello.client_build_id,
+            supported=f"{builds.min_build_id}-",
+            min_build_id=builds.min_build_id,
+        )

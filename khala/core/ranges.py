@@ -55,6 +55,14 @@ class RangeCache:
             return
         self._by_key[key] = framed
         self.size_bytes += len(framed)
+        self._forget()
+
+    def resize(self, max_bytes: int) -> None:
+        """Change the bound; what is above it is forgotten at once."""
+        self.max_bytes = max_bytes
+        self._forget()
+
+    def _forget(self) -> None:
         while self.size_bytes > self.max_bytes:
             _, oldest = self._by_key.popitem(last=False)
             self.size_bytes -= len(oldest)

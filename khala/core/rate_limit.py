@@ -35,6 +35,18 @@ class TokenBucket:
         """Return how long after the last ``take`` the tokens will be there."""
         return max(0.0, (count - self._tokens) / self.rate_per_s)
 
+    def retune(self, rate_per_s: float, burst: float, now: float) -> None:
+        """Take over limits that may have changed; what was earned until now was earned at the old rate.
+
+        A bucket that was full is full again: a higher burst is there at once.
+        """
+        if rate_per_s == self.rate_per_s and burst == self.burst:
+            return
+        self.take(now, 0.0)
+        is_full = self._tokens >= self.burst
+        self.rate_per_s, self.burst = rate_per_s, burst
+        self._tokens = burst if is_full else min(self._tokens, burst)
+
 
 @attrs.define(eq=False)
 class SlidingCount:

@@ -179,4 +179,9 @@ def decode_payload(kind: str, payload: bytes) -> dict[str, object]:
 def _check_size(topic_class: str, payload: bytes) -> None:
     maximum = TOPIC_CLASSES[topic_class].payload_max_bytes
     if len(payload) > maximum:
-        raise WireError(reason_codes.PAYLOAD_TOO_LARGE, f"at most {maximum} bytes", "payload_bytes")
+        raise WireError(
+            reason_codes.PAYLOAD_TOO_LARGE,
+            f"at most {maximum} bytes",
+            "payload_bytes",
+            limit=("payload_max_bytes", maximum),
+        )

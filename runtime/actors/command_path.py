@@ -109,7 +109,7 @@ class CommandPath:
         if wait_s <= 0:
             return
         if key.scope == INTERNAL_SCOPE or await self._store.read_key(key.scope, key.key) is None:
-            refusal = refuse_rate(topic_class, wait_s)
+            refusal = refuse_rate(topic_class, wait_s, self._limiter)
             self._metrics.refused(refusal.reason.name)
             raise CommandRefused(refusal)
 

@@ -19,7 +19,15 @@ _BATCH_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 _REFUSALS: Final = tuple(row.name for row in REGISTRY.values() if row.http_status is not None)
 # Kinds of tasks of the runtime that are started again after a crash.
-TASK_KINDS: Final = ("appender", "writer", "relay", "generation_watch", "key_cleaner", "projector")
+TASK_KINDS: Final = (
+    "appender",
+    "writer",
+    "relay",
+    "generation_watch",
+    "key_cleaner",
+    "limit_audit",
+    "projector",
+)
 
 
 class RuntimeMetrics:

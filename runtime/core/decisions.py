@@ -178,15 +178,20 @@ def _decide_append(command: AppendEvents, progress: _Progress) -> Accepted | Ref
             pending=progress.pending.get(part.target.topic, 0),
         )
         if wait_s > 0:
-            return refuse_rate(part.target.topic_class, wait_s)
+            return refuse_rate(part.target.topic_class, wait_s, progress.limiter)
     return Accepted(command.parts)
 
 
-def refuse_rate(topic_class: str, wait_s: float) -> Refused:
+def refuse_rate(topic_class: str, wait_s: float, limiter: RateLimiter) -> Refused:
     """Return the refusal of events that come too fast."""
     # Rounded up: a caller that waits exactly this long must not be refused again for a fraction.
     retry_after_ms = int(wait_s * _MS_PER_S) + 1
-    return Refused(reason_codes.RATE_LIMITED, {"topic_class": topic_class}, retry_after_ms)
+    details = {
+        "topic_class": topic_class,
+        "limit": "publish_rate_per_s",
+        "max": limiter.rate_text(topic_class),
+    }
+    return Refused(reason_codes.RATE_LIMITED, details, retry_after_ms)
 
 
 def _decide_create(command: CreateRun, progress: _Progress) -> Accepted | Refused:

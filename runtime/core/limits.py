@@ -1,27 +1,35 @@
 """Every limit of the runtime, with its default (SPEC section 6). Nowhere else is a number of these.
 
 The values come from configuration (`runtime.app`); a field's text is what `khala check-config` shows.
-Each limit has a test at the limit and one beyond.
+Each limit has a test at the limit and one beyond. One object serves the whole process, and a reload changes it
+(khala_service/live_limits.py).
 """
 
 from __future__ import annotations
 
-from typing import Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 import attrs
 from attrs.validators import ge
 
-from khala_service.config import described
+from khala_contracts import reason_codes
+from khala_service.live_limits import TakesEffect, described_limit
 
-__all__ = ["RuntimeLimits"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from khala_contracts.reason_codes import ReasonCode
+
+__all__ = ["VIOLATIONS", "RuntimeLimits"]
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 _DAY_S: Final = 24 * 3600
 
 
-def _limit(default: int, doc: str, *, least: int = 1) -> int:
-    field: int = attrs.field(default=default, validator=ge(least), metadata=described(doc))
+def _limit(default: int, doc: str, *, least: int = 1, effect: TakesEffect = TakesEffect.AT_ONCE) -> int:
+    field: int = attrs.field(default=default, validator=ge(least), metadata=described_limit(doc, effect))
     return field
 
 
@@ -58,3 +66,22 @@ class RuntimeLimits:
     # Longer: callers wait for a database that does not come back. Shorter: a failover is an error.
     commit_deadline_s: int = _limit(10, "seconds within which a batch is committed or given up")
     relay_bytes_max: int = _limit(16 * _MIB, "bytes of copies that wait for the fan-out driver")
+
+    def name_limit(self, name: str) -> dict[str, str]:
+        """Return a limit and its value as details of an error."""
+        return {"limit": name, "max": str(getattr(self, name))}
+
+
+# Limits that callers can exceed, and the reason code that each is told. `payload_max_bytes` is a column of the
+# registry of topic classes, `publish_rate_per_s` a key of the configuration beside the limits.
+VIOLATIONS: Final[Mapping[str, ReasonCode]] = MappingProxyType(
+    {
+        "append_events_max": reason_codes.PAYLOAD_TOO_LARGE,
+        "append_bytes_max": reason_codes.PAYLOAD_TOO_LARGE,
+        "stream_event_bytes_max": reason_codes.PAYLOAD_TOO_LARGE,
+        "payload_max_bytes": reason_codes.PAYLOAD_TOO_LARGE,
+        "publish_rate_per_s": reason_codes.RATE_LIMITED,
+        "inbox_requests_max": reason_codes.UNAVAILABLE,
+        "inbox_bytes_max": reason_codes.UNAVAILABLE,
+    }
+)

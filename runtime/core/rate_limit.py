@@ -81,6 +81,27 @@ class RateLimiter:
         """How many topics are remembered."""
         return len(self._buckets)
 
+    def rate_text(self, topic_class: str) -> str:
+        """Return the sustained rate of a class, for people; "" without one."""
+        rate = self._rates.get(topic_class)
+        return "" if rate is None else f"{rate.per_s:g}"
+
+    def replace_rates(self, rates: Mapping[str, Rate]) -> list[tuple[str, float, float]]:
+        """Take over other rates; return class, old and new events per second of what differs (0: no limit).
+
+        Where anything differs, every topic begins anew with a full bucket.
+        """
+        names = sorted({*rates, *self._rates})
+        changes = [
+            (name, old, new)
+            for name in names
+            if (old := _per_s(self._rates, name)) != (new := _per_s(rates, name))
+        ]
+        if changes:
+            self._rates = rates
+            self._buckets.clear()
+        return changes
+
     def wait_s(self, topic: str, topic_class: str, count: int, *, now: float, pending: int = 0) -> float:
         """Return 0 if ``count`` events may be written now, else the seconds until they may.
 
@@ -116,3 +137,8 @@ class RateLimiter:
         """Forget buckets that are full again: without one, a topic has exactly a full bucket."""
         self._buckets = {t: b for t, b in self._buckets.items() if b.level(now) < b.rate.burst}
         self._sweep_at = max(SWEEP_EVERY_TOPICS, 2 * len(self._buckets))
+
+
+def _per_s(rates: Mapping[str, Rate], topic_class: str) -> float:
+    rate = rates.get(topic_class)
+    return 0.0 if rate is None else rate.per_s

@@ -95,6 +95,7 @@ def runtime_app(*, admin: AdminToken | None = ADMIN) -> QuartTrio:
         metrics=registry(),
         ready_checks={},
         edge=EdgePolicy(),
+        limit_audit=NOTHING,
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 import attrs
 import trio
 
+from khala_contracts.codec import ClientHeartbeat
 from tests.e2e.system import wait_until
 from tests.e2e.wire import Follower, open_api, open_welcomed, subscribe, thought
 
@@ -31,6 +32,7 @@ WRITE_EVERY_S: Final = 0.05
 LATE_S: Final = 2.0
 START_S: Final = 20.0
 TOKEN_TTL_S: Final = 900
+BEAT_EVERY_S: Final = 10.0
 
 
 @attrs.define
@@ -91,6 +93,7 @@ class Neighbour:
             connected = open_welcomed(system, api, person, self.topic, ttl_s=TOKEN_TTL_S)
             async with connected as wire, trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow, wire)
+                nursery.start_soon(self._beat, wire)
                 await self._write(api, person)
                 nursery.cancel_scope.cancel()
 
@@ -104,6 +107,12 @@ class Neighbour:
             self._acked_at.setdefault(position.seq, time.monotonic())
             self.acked_seq = position.seq
             await trio.sleep(WRITE_EVERY_S)
+
+    async def _beat(self, wire: Wire) -> None:
+        """Say that it lives: a module of tests on a busy machine takes longer than dead_after_s."""
+        while True:
+            await trio.sleep(BEAT_EVERY_S)
+            await wire.send(ClientHeartbeat())
 
     async def _follow(self, wire: Wire) -> None:
         assert self.topic is not None

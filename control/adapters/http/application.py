@@ -106,7 +106,7 @@ def make_control_app(
     add_revocation_routes(app, commands.revocations, nodes=nodes)
     add_key_routes(app, commands.keys)
     add_sync_token_routes(app, commands.sync_tokens)
-    add_audit_routes(app, commands.audit, nodes=nodes, admin=admin)
+    add_audit_routes(app, commands.audit, nodes=nodes, runtimes=runtimes, admin=admin)
     add_internal_routes(
         app,
         sessions=commands.sessions,

@@ -1,4 +1,4 @@
-"""Routes of the audit log: nodes add to it, operators read it."""
+"""Routes of the audit log: nodes and the runtime add to it, operators read it."""
 
 from typing import Final
 
@@ -18,6 +18,7 @@ from control.core.node_audit import (
     NodeBatch,
     NodeEvent,
     Unwritten,
+    check_runtime_batch,
 )
 from khala_contracts import http_messages as m
 from khala_contracts import strict_json
@@ -32,15 +33,25 @@ _GAPS: Final = EnumMap(AuditGap, m.AuditGap.DESCRIPTOR)
 
 
 def add_audit_routes(
-    app: QuartTrio, audit: NodeAudit, *, nodes: ServiceCredentials, admin: AdminToken | None
+    app: QuartTrio,
+    audit: NodeAudit,
+    *,
+    nodes: ServiceCredentials,
+    runtimes: ServiceCredentials,
+    admin: AdminToken | None,
 ) -> None:
     """Register them; without an admin token there is none to read."""
 
     @app.post(_ROUTE)
     async def append() -> Response:
-        nodes.require(request.headers.get("Authorization"))
-        body = await read_body(m.AppendAuditRequest)
-        return respond(m.AppendAuditResponse(written=await audit.append(_read_batch(body))))
+        authorization = request.headers.get("Authorization")
+        is_node = nodes.caller_of(authorization) is not None
+        if not is_node:
+            runtimes.require(authorization)
+        batch = _read_batch(await read_body(m.AppendAuditRequest))
+        if not is_node:
+            check_runtime_batch(batch)
+        return respond(m.AppendAuditResponse(written=await audit.append(batch)))
 
     if admin is None:
         return
@@ -140,4 +151,6 @@ def _read_event(event: m.NodeAuditEvent) -> NodeEvent:
         topic=event.topic,
         positions=tuple((position.topic, position.seq) for position in event.positions),
         topic_count=event.topic_count,
+        limit=event.limit,
+        limit_value=event.limit_value,
     )

@@ -37,6 +37,13 @@ class ContainedConnection(TCPServer):
         except* Exception as errors:  # noqa: BLE001 - the one place that contains a connection's crash
             _log.exception("connection_failed", exc_info=errors)
 
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        # The client has closed, or its side of it. As hypercorn comes, whoever leaves between two requests, as every
+        # probe does, keeps a descriptor and two tasks until the keep-alive time-out. While a request is being
+        # answered that clock stands still, and this changes nothing.
+        await self.idle_task.stop()
+
 
 class _AnsweredStream:
     """Where the rest of a body goes whose request was answered already."""

@@ -18,6 +18,7 @@ class Unavailable(Exception):
         retry_after_s: Earliest sensible retry, seconds.
         outcome_unknown: True if the work may have been done although no answer came. The caller
             must find out (by idempotency key) before it does the work again.
+        limit: Name and value of a limit of ours that was exceeded; None if it is something else.
     """
 
     def __init__(
@@ -26,11 +27,21 @@ class Unavailable(Exception):
         retry_after_s: float = DEFAULT_RETRY_AFTER_S,
         *,
         outcome_unknown: bool = False,
+        limit: tuple[str, int] | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_after_s = retry_after_s
         self.outcome_unknown = outcome_unknown
+        self.limit = limit
+
+    @property
+    def details(self) -> dict[str, str]:
+        """The ``details`` of an error message about this."""
+        details = {"outcome": "unknown"} if self.outcome_unknown else {}
+        if self.limit is not None:
+            details |= {"limit": self.limit[0], "max": str(self.limit[1])}
+        return details
 
     def __str__(self) -> str:
         return f"{self.reason} (outcome unknown)" if self.outcome_unknown else self.reason

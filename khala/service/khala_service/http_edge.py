@@ -5,7 +5,7 @@ readiness, metrics, CORS, the client's address behind proxies, and the refusal o
 has one lane, the WebSocket). Routes and authentication belong to the services.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import attrs
@@ -96,6 +96,7 @@ def make_app(
     ready_checks: Mapping[str, ReadyCheck],
     body_max_bytes: int = BODY_MAX_BYTES,
     edge: EdgePolicy | None = None,
+    refused: Callable[[HttpProblem], None] | None = None,
 ) -> QuartTrio:
     """Return an application with /healthz, /readyz and /metrics, ready for routes.
 
@@ -105,6 +106,7 @@ def make_app(
         ready_checks: By name; looked at on every probe, so a service may add to it later.
         body_max_bytes: Limit of a body read whole; a route may set its own.
         edge: Pages and proxies on the other side.
+        refused: Told of every refusal inside its request, before it is answered; must not wait or raise.
     """
     edge = edge or EdgePolicy()
     app = _App(name, static_folder=None)
@@ -134,7 +136,7 @@ def make_app(
             unknown_fields.labels(request.url_rule.rule).inc(count)
         return response
 
-    _add_error_handlers(app)
+    _add_error_handlers(app, refused)
     add_code_pages(app)
     _add_probes(app, metrics, Readiness(ready_checks))
     app.asgi_app = RequestObserver(  # type: ignore[method-assign]  # as ASGI middleware does
@@ -175,9 +177,11 @@ def _add_probes(app: QuartTrio, metrics: MetricsRegistry, readiness: Readiness) 
         return Response(metrics.render(), content_type=METRICS_CONTENT_TYPE)
 
 
-def _add_error_handlers(app: QuartTrio) -> None:
+def _add_error_handlers(app: QuartTrio, refused: Callable[[HttpProblem], None] | None) -> None:
     @app.errorhandler(HttpProblem)
     async def refuse(problem: HttpProblem) -> Response:
+        if refused is not None:
+            refused(problem)
         headers: dict[str, str] = {}
         if problem.retry_after_ms:
             headers["Retry-After"] = str(-(-problem.retry_after_ms // 1000))
@@ -192,9 +196,10 @@ def _add_error_handlers(app: QuartTrio) -> None:
     @app.errorhandler(Unavailable)
     async def say_unavailable(error: Unavailable) -> Response:
         _log.warning("unavailable", reason=error.reason, outcome_unknown=error.outcome_unknown)
-        details = {"outcome": "unknown"} if error.outcome_unknown else {}
         retry_after_ms = max(1, round(error.retry_after_s * 1000))
-        return await refuse(HttpProblem(reason_codes.UNAVAILABLE, details, retry_after_ms=retry_after_ms))
+        return await refuse(
+            HttpProblem(reason_codes.UNAVAILABLE, error.details, retry_after_ms=retry_after_ms)
+        )
 
     @app.errorhandler(SerializationTrouble)
     async def say_try_again(error: SerializationTrouble) -> Response:

@@ -56,6 +56,10 @@ class RequestObserver:
         )
         self._active = metrics.gauge("khala_http_requests_active", "Requests being served.")
 
+    def put_inside(self, wrap: Callable[[AsgiApp], AsgiApp]) -> None:
+        """Let a layer see what this observes before the application does."""
+        self._app = wrap(self._app)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope. Cancellation: counted as a client that left, and passed on."""
         if scope["type"] != "http":

@@ -32,7 +32,15 @@ LEVELS: Final[dict[str, int]] = {
 # What is remembered of a library's message, to recognise it when it repeats.
 _FOREIGN_KIND_MAX_CHARS: Final = 200
 # Libraries that say at INFO what we say better ourselves.
-_NOISY_LOGGERS: Final = ("hypercorn", "httpx", "httpcore", "asyncio", "quart", "trio-asyncio")
+_NOISY_LOGGERS: Final = (
+    "hypercorn",
+    "httpx",
+    "httpcore",
+    "asyncio",
+    "quart",
+    "trio-asyncio",
+    "websockets",
+)
 
 _EventDict: TypeAlias = MutableMapping[str, object]
 

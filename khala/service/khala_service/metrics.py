@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from typing import Final
 
+import trio
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -22,7 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from khala_service import failpoints
+from khala_service import failpoints, reloading
 
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -70,11 +71,28 @@ class ProcessStateCollector:
         for name in failpoints.FAILPOINTS:
             hits.add_metric([name], counts.get(name, 0))
         yield hits
+        reloads = CounterMetricFamily(
+            "khala_config_reloads",
+            "Parts of the configuration that were read again; refused: what was in force stayed.",
+            labels=["outcome"],
+        )
+        for outcome in reloading.OUTCOMES:
+            reloads.add_metric([outcome], reloading.outcomes()[outcome])
+        yield reloads
+        yield GaugeMetricFamily("khala_tasks", "Tasks that live in this process.", value=_living_tasks())
         yield GaugeMetricFamily(
             "khala_failpoints_armed",
             "Failpoints that will still act; 0 wherever it matters.",
             value=sum(map(failpoints.is_armed, failpoints.FAILPOINTS)),
         )
+
+
+def _living_tasks() -> int:
+    try:
+        return trio.lowlevel.current_statistics().tasks_living
+    except RuntimeError:
+        # Nothing runs yet: the registry asks for the names when it is made.
+        return 0
 
 
 def read_version() -> str:

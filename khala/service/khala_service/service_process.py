@@ -30,6 +30,7 @@ from khala_service.adapters.asyncio_bridge import open_asyncio_loop
 from khala_service.adapters.postgres_migrations import MigrationDrift, MigrationFailed, MigrationFilesInvalid
 from khala_service.config import ConfigRefused, described
 from khala_service.errors import Unavailable
+from khala_service.garbage import settle_collector
 from khala_service.logs import configure_logging, get_logger
 from khala_service.reloading import reload_all
 
@@ -116,6 +117,7 @@ def run_service(
         def announce(endpoints: E) -> None:
             sys.stdout.write(" ".join(map(str, ports_of(endpoints))) + "\n")
             sys.stdout.flush()
+            settle_collector()
 
         life = _Life(signals, is_leashed=is_leashed, has_terminal=sys.stdin.isatty())
         return trio.run(partial(life.run, serve, announce))

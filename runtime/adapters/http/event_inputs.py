@@ -46,7 +46,8 @@ def read_events(inputs: Iterable[m.EventInput], *, ids: Ids, topic_class: str = 
         try:
             payload, version = _payload(item, topic_class)
         except WireError as error:
-            raise WireError(error.reason, error.detail, f"events[{index}].{error.field}") from None
+            path = f"events[{index}].{error.field}"
+            raise WireError(error.reason, error.detail, path, limit=error.limit) from None
         event_kinds.append(item.kind)
         payloads.append(payload)
         versions.append(version)

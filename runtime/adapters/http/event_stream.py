@@ -28,8 +28,9 @@ from runtime.core.outcomes import Appended, Refused
 from runtime.core.responses import add_acks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
+    from khala_contracts.reason_codes import ReasonCode
     from runtime.actors.run_commands import RunCommands
     from runtime.adapters.http.stream_framing import StreamFraming
     from runtime.core.events import EventColumns
@@ -62,7 +63,9 @@ class EventStream:
         limits: RuntimeLimits,
         ids: Ids,
         draining: trio.Event,
+        refused: Callable[[ReasonCode, Mapping[str, str]], None],
     ) -> None:
+        self._refused = refused
         self._framing = framing
         self._commands = commands
         self._run_id = run_id
@@ -185,6 +188,7 @@ class EventStream:
 
     def _failed(self, refusal: Refused) -> m.AppendStreamAck:
         reason = refusal.reason
+        self._refused(reason, refusal.details)
         return m.AppendStreamAck(
             failed=m.StreamError(
                 code=reason.name,
@@ -206,7 +210,7 @@ def _refusal_of(error: Exception) -> Refused:
         case HttpProblem():
             return Refused(error.reason, error.details, error.retry_after_ms)
         case Unavailable():
-            details = {"outcome": "unknown"} if error.outcome_unknown else {}
-            return Refused(reason_codes.UNAVAILABLE, details, max(1, round(error.retry_after_s * 1000)))
+            retry_after_ms = max(1, round(error.retry_after_s * 1000))
+            return Refused(reason_codes.UNAVAILABLE, error.details, retry_after_ms)
         case _:
             raise error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from quart import request
+from quart import g, request
 
 from khala_contracts import reason_codes
 from khala_service.http_edge import HttpProblem
@@ -32,13 +32,14 @@ class Authenticator:
         self._resolver = resolver
 
     async def principal(self) -> Principal:
-        """Return who sends the current request.
+        """Return who sends the current request; whoever answers it finds it as ``g.principal``.
 
         Raises:
             HttpProblem: unauthenticated; the same for a missing, wrong or expired credential.
             Unavailable: control does not answer.
         """
-        return await self.bearer_of(self.credential())
+        principal = g.principal = await self.bearer_of(self.credential())
+        return principal
 
     def credential(self) -> str | None:
         """Return the credential of the current request, for questions after its route has returned."""

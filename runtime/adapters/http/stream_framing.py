@@ -163,4 +163,6 @@ def _parse_protobuf(data: bytes, message_cls: type[M]) -> M:
 
 
 def _too_large(limit: int) -> WireError:
-    return WireError(reason_codes.PAYLOAD_TOO_LARGE, f"at most {limit} bytes")
+    return WireError(
+        reason_codes.PAYLOAD_TOO_LARGE, f"at most {limit} bytes", limit=("stream_event_bytes_max", limit)
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from khala.actors import access_audit
 from khala.core.access_audit import AuditAction, AuditGap
 from khala.core.limits import NodeLimits
 from khala.core.origin_policy import UpgradeRequest
@@ -26,12 +27,15 @@ from khala_contracts.codec import (
     VersionRange,
 )
 from khala_contracts.sync_claims import GrantBasis
+from khala_service.live_limits import take_over
 from tests.actors.khala.fake_journal import log_of
 from tests.actors.khala.node_under_test import hello_with, open_node
 from tests.actors.khala.simulated_transport import SimulatedTransport
 from tests.topic_log import DEVICE, ORG, USER, claims_for, run_topic
 
 if TYPE_CHECKING:
+    import pytest
+
     from khala.core.access_audit import AuditEvent
     from tests.actors.khala.node_under_test import ClientUnderTest, NodeUnderTest
 
@@ -103,9 +107,56 @@ async def test_each_denial_has_its_cause(autojump_clock: object) -> None:
             (("forbidden", "head_differs"), TOPIC.name),
             (("topic_invalid", "not_a_topic"), ""),
             (("", ""), TOPIC.name),
-            (("limit_exceeded", "subscriptions"), OTHER_TOPIC.name),
+            (("limit_exceeded", ""), ""),
         ]
+        assert (events[-1].action, events[-1].limit, events[-1].limit_value) == (
+            AuditAction.LIMIT,
+            "subscriptions_max",
+            "1",
+        )
         assert "secret text" not in str(events)
+
+
+async def test_one_row_for_each_burst_of_a_limit(autojump_clock: object) -> None:
+    """KH-45: the row names limit and value; the next ones of the same limit and user are counted until it is over."""
+    limits = attrs.evolve(LIMITS, subscriptions_max=2, audit_summary_interval_s=10.0)
+    async with open_node(log_of(TOPIC, 1), log_of(OTHER_TOPIC, 1), is_audited=True, limits=limits) as node:
+        clients = [await node.connect(TOPIC, OTHER_TOPIC) for _ in range(2)]
+        for client in clients:
+            client.subscribe(TOPIC, OTHER_TOPIC)
+            await node.settle()
+            client.subscribe(FOREIGN)
+            client.subscribe(FOREIGN)
+            await node.settle()
+        take_over(node.limits, attrs.evolve(limits, subscriptions_max=1))
+        await trio.sleep(10.1)
+        clients[0].subscribe(FOREIGN)
+        events = [event for event in await reported(node) if event.action is AuditAction.LIMIT]
+        assert [
+            (event.limit, event.limit_value, event.subject and event.subject.user_id) for event in events
+        ] == [
+            ("subscriptions_max", "2", USER),
+            ("subscriptions_max", "1", USER),
+        ]
+        assert node.counters.audit_events["rationed"] == 3
+        assert node.counters.limit_violations == {"subscriptions_max": 5}
+
+
+async def test_bursts_that_are_remembered_are_bounded(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has no place among them is counted; a burst that is over gives its place back."""
+    monkeypatch.setattr(access_audit, "BURSTS_MAX", 1)
+    async with open_node(log_of(TOPIC, 1), is_audited=True) as node:
+        assert node.audit is not None
+        for limit in ("admission_per_s", "handshakes_max"):
+            node.audit.limit_exceeded(None, limit, reason_codes.RATE_LIMITED, "250.0")
+        await trio.sleep(node.limits.audit_summary_interval_s)
+        node.audit.limit_exceeded(None, "handshakes_max", reason_codes.RATE_LIMITED, "64")
+        events = await reported(node)
+        assert [event.limit for event in events] == ["admission_per_s", "handshakes_max"]
+        assert events[0].connection_id == events[0].request_id
+        assert node.counters.audit_events["rationed"] == 1
 
 
 async def test_what_is_no_decision_about_access(autojump_clock: object) -> None:

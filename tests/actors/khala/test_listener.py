@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,13 @@ import attrs
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from khala.actors.listener import Listener
+from khala.actors.listener import PLACE_KEPT_S, Listener
 from khala.actors.supervision import Supervisor
 from khala.core.counters import NodeCounters
 from khala.core.limits import NodeLimits
 from khala.core.origin_policy import ExactOrigins
-from khala_contracts.codec import Unsubscribe, encode_client_message
+from khala_contracts.codec import ErrorMessage, Unsubscribe, encode_client_message
+from khala_service.live_limits import take_over
 from tests.actors.khala.fake_control import CountingIds
 from tests.actors.khala.node_under_test import hello_with
 from tests.actors.khala.scripted_peer import ScriptedPeer
@@ -158,37 +160,90 @@ async def open_listener(limits: NodeLimits | None = None) -> AsyncIterator[Liste
         nursery.cancel_scope.cancel()
 
 
+def told(transport: SimulatedTransport) -> ErrorMessage:
+    """Return the error that a client was told after its upgrade, before the close."""
+    transcript = WireTranscript()
+    error = transcript.feed(transport.take())[0]
+    assert transcript.closed_with == 4003
+    assert isinstance(error, ErrorMessage)
+    return error
+
+
 async def test_admission_at_its_burst(autojump_clock: MockClock) -> None:
-    """admission_burst clients at once; one more gets 503 with a time, and the next second has room."""
+    """admission_burst clients at once; one more is told rate_limited and when, and then there is room."""
     async with open_listener(NodeLimits(admission_burst=5, admission_per_s=2.0)) as under_test:
         admitted = [await under_test.connect() for _ in range(5)]
-        refused = await under_test.connect()
-        assert refused.take().startswith(b"HTTP/1.1 503 ")
-        assert under_test.counters.connections_open == 5
-        assert under_test.counters.handshakes_rejected == {"503": 1}
-        await trio.sleep(0.6)
+        refused = await under_test.connect(says_hello=False)
+        error = told(refused)
+        assert (error.code, error.retry_after_ms) == ("rate_limited", 500)
+        assert error.details == {"limit": "admission_per_s", "max": "2.0"}
         assert refused.is_aborted
+        assert under_test.counters.connections_open == 5
+        assert under_test.counters.hellos_refused == {"rate_limited": 1}
+        assert under_test.counters.limit_violations == {"admission_per_s": 1}
+        await trio.sleep(0.5)
         await under_test.connect()
         assert under_test.counters.connections_open == 6
         assert not any(transport.is_aborted for transport in admitted)
+        assert len(under_test.lives.opened) == 6
 
 
-async def test_a_refusal_says_when(autojump_clock: MockClock) -> None:
-    """Retry-After is at least a second and follows the rate."""
-    async with open_listener(NodeLimits(admission_burst=1, admission_per_s=0.1)) as under_test:
-        await under_test.connect()
-        assert b"Retry-After: 10\r\n" in (await under_test.connect()).take()
+async def test_more_refusals_than_can_be_told(autojump_clock: MockClock) -> None:
+    """Above the rate of refusals in words the answer is HTTP 429 at once, with the same error and a turn of its own."""
+    async with open_listener(NodeLimits(admission_burst=2, admission_per_s=0.5)) as under_test:
+        for _ in range(4):
+            await under_test.connect()
+        head, _, body = (await under_test.connect()).take().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nRetry-After: 6\r\n" in head + b"\r\n"
+        error = json.loads(body)
+        assert (error["code"], error["retry_after_ms"], error["details"]) == (
+            "rate_limited",
+            6_000,
+            {"limit": "admission_per_s"},
+        )
+        assert under_test.counters.handshakes_rejected == {"429": 1}
+        assert under_test.counters.limit_violations == {"admission_per_s": 3}
 
 
 async def test_handshakes_at_once(autojump_clock: MockClock) -> None:
-    """handshakes_max clients that have not said hello; one more is refused until one has."""
+    """handshakes_max clients that have not said hello; one more is turned away until one has."""
     async with open_listener(NodeLimits(handshakes_max=3)) as under_test:
         waiting = [await under_test.connect(says_hello=False) for _ in range(3)]
-        assert (await under_test.connect()).take().startswith(b"HTTP/1.1 503 ")
+        error = told(await under_test.connect(says_hello=False))
+        assert (error.code, error.details["limit"]) == ("rate_limited", "handshakes_max")
         under_test.peers[waiting[0]].say(encode_client_message(hello_with("t")))
         await wait_all_tasks_blocked()
-        assert not (await under_test.connect()).take().startswith(b"HTTP/1.1 503 ")
+        welcome = await under_test.connect()
+        assert not welcome.is_aborted
         assert under_test.counters.connections_accepted == 4
+
+
+async def test_silent_sockets_do_not_shut_the_door(autojump_clock: MockClock) -> None:
+    """All places taken by clients that say nothing: after a second the oldest gives way to whoever comes."""
+    async with open_listener(NodeLimits(handshakes_max=3)) as under_test:
+        silent = [await under_test.connect(says_hello=False) for _ in range(3)]
+        await trio.sleep(PLACE_KEPT_S - 0.01)
+        told(await under_test.connect(says_hello=False))
+        assert not any(transport.is_aborted for transport in silent)
+        await trio.sleep(0.01)
+        welcome = await under_test.connect()
+        assert not welcome.is_aborted
+        assert told(silent[0]).details["limit"] == "handshakes_max"
+        assert not any(transport.is_aborted for transport in silent[1:])
+        assert under_test.counters.handshakes_open == 2
+
+
+async def test_a_reload_counts_for_the_next_client(autojump_clock: MockClock) -> None:
+    """KH-45: limits are read at each decision: a lower rate and fewer places refuse the next client."""
+    limits = NodeLimits(admission_burst=100, handshakes_max=2)
+    async with open_listener(limits) as under_test:
+        await under_test.connect(says_hello=False)
+        take_over(limits, NodeLimits(admission_burst=100, handshakes_max=1))
+        assert told(await under_test.connect(says_hello=False)).details["max"] == "1"
+        take_over(limits, NodeLimits(admission_burst=1, admission_per_s=0.001, handshakes_max=64))
+        await under_test.connect()
+        assert told(await under_test.connect(says_hello=False)).details["limit"] == "admission_per_s"
 
 
 async def test_a_crash_ends_one_connection(autojump_clock: MockClock) -> None:

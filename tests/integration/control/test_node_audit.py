@@ -219,16 +219,28 @@ async def test_each_door_has_its_key(control: ControlRig) -> None:
     assert control.config.admin_token is not None
     person = await control.sign_in()
     body = {"node_id": NODE, "batch_id": "b", "events": [event()]}
-    for token in (
-        None,
-        person.access_token,
-        control.config.admin_token.reveal(),
-        control.config.runtime_credential.reveal(),
-    ):
+    for token in (None, person.access_token, control.config.admin_token.reveal()):
         assert refusal(await control.post(ROUTE, body, token)) == (401, "unauthenticated")
     for token in (None, person.access_token, control.config.node_credential.reveal()):
         assert refusal(await control.get(ROUTE, token)) == (401, "unauthenticated")
     assert (await read(control, action="subscription.open"))["rows"] == []
+
+
+async def test_a_runtime_reports_exceeded_limits_only(control: ControlRig) -> None:
+    """KH-45: its rows name limit and value; who may see what is none of its business, and such a batch writes nothing."""
+    exceeded = event("LIMIT", reason="payload_too_large", limit="append_events_max", limit_value="500")
+    runtime = control.config.runtime_credential.reveal()
+    for batch_id, events, status in (("b1", [exceeded, event()], 400), ("b2", [exceeded], 200)):
+        body = {"node_id": "runtime", "batch_id": batch_id, "events": events}
+        assert (await control.post(ROUTE, body, runtime)).status_code == status
+    (row,) = (await read(control))["rows"]
+    assert (row["action"], row["outcome"], row["reason"], row["node_id"]) == (
+        "limit.exceed",
+        "refused",
+        "payload_too_large",
+        "runtime",
+    )
+    assert (row["detail"]["limit"], row["detail"]["value"]) == ("append_events_max", "500")
 
 
 @pytest.mark.parametrize(

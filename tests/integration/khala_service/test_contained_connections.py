@@ -128,6 +128,21 @@ async def test_a_body_that_comes_after_its_answer_is_dropped() -> None:
         await check_alive(port)
 
 
+async def test_who_has_left_is_forgotten() -> None:
+    """Clients that close between two requests, or before the first, leave no task until the keep-alive time-out."""
+    async with serving() as port:
+        await check_alive(port)
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        for request in (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"", HTTP2_START):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(request)
+                if request:
+                    assert await stream.receive_some()
+        with trio.fail_after(5):
+            while trio.lowlevel.current_statistics().tasks_living > tasks:
+                await trio.sleep(0.01)
+
+
 async def read_until(stream: trio.SocketStream, words: bytes) -> bytes:
     """Read until these bytes came."""
     received = b""

@@ -27,6 +27,7 @@ from khala.core.limits import NodeLimits
 from khala_contracts import reason_codes
 from khala_contracts.reason_codes import REGISTRY
 from khala_contracts.topics import TopicName
+from khala_service.live_limits import take_over
 from tests.topic_log import claims_for, run_topic
 
 LIMITS = NodeLimits()
@@ -283,3 +284,25 @@ def test_whatever_happens_it_adds_up(steps: list[AuditEvent | str]) -> None:
         assert told + collector.waiting + collector.uncounted == noted
     authority.drain(collector, now)
     assert told + authority.rows + authority.counted.total() == noted
+
+
+@pytest.mark.parametrize(
+    ("action", "reason", "kind"),
+    [
+        (AuditAction.SUBSCRIBE, None, "allowed"),
+        (AuditAction.HELLO, reason_codes.TOKEN_INVALID, "denied"),
+        (AuditAction.EVICT_TOPIC, reason_codes.FORBIDDEN, "evicted"),
+    ],
+)
+def test_a_ration_at_its_limit_and_after_a_reload(
+    action: AuditAction, reason: reason_codes.ReasonCode | None, kind: str
+) -> None:
+    """audit_allowed_burst at once, one more is counted; audit_allowed_per_s later; the others likewise, when reloaded."""
+    limits = NodeLimits(**{f"audit_{kind}_burst": 2, f"audit_{kind}_per_s": 1.0})  # type: ignore[arg-type]
+    collector = AuditCollector(limits, now=0.0)
+    event = AuditEvent(action, reason, "", 1, "con_1", "con_1")
+    assert [collector.note(event, 0.0) for _ in range(3)] == [None, None, AuditGap.RATIONED]
+    assert [collector.note(event, 1.0) for _ in range(2)] == [None, AuditGap.RATIONED]
+    take_over(limits, NodeLimits(**{f"audit_{kind}_burst": 2, f"audit_{kind}_per_s": 10.0}))  # type: ignore[arg-type]
+    assert collector.note(event, 1.0) is AuditGap.RATIONED
+    assert [collector.note(event, 1.25) for _ in range(3)] == [None, None, AuditGap.RATIONED]

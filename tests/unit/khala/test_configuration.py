@@ -66,3 +66,11 @@ def test_every_key_is_described() -> None:
     """check-config explains each key of the node itself."""
     own = [field for field in describe_config(NodeConfig, SECTION) if ".limits." not in field.name]
     assert all(field.doc for field in own)
+
+
+def test_the_websocket_adapter() -> None:
+    """One of two libraries; the default is the one that costs less memory."""
+    assert load().websocket_adapter == "websockets"
+    assert load(KHALA_NODE_WEBSOCKET_ADAPTER="trio_websocket").websocket_adapter == "trio_websocket"
+    with pytest.raises(ConfigRefused, match="websocket_adapter"):
+        load(KHALA_NODE_WEBSOCKET_ADAPTER="wsproto")

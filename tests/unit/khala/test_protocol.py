@@ -4,6 +4,7 @@ import pytest
 
 from khala.core.limits import NodeLimits
 from khala.core.protocol import (
+    ClientBuilds,
     ConnectionProtocol,
     Phase,
     RemoteProtocolError,
@@ -25,6 +26,7 @@ from khala_contracts.codec import (
     encode_varint,
 )
 from khala_contracts.reason_codes import ReasonCode
+from khala_service.live_limits import take_over
 from tests.topic_log import DEVICE, run_topic
 
 HELLO = Hello(
@@ -257,11 +259,44 @@ def test_versions(field: str, offered: tuple[int, int], is_spoken: bool) -> None
     ranges = {"protocol": VersionRange(1, 1), "schema": VersionRange(1, 1), field: VersionRange(*offered)}
     hello = Hello("t", None, DEVICE, "b1", ranges["protocol"], ranges["schema"])
     if is_spoken:
-        check_versions(hello)
+        check_versions(hello, ClientBuilds())
         return
     with pytest.raises(RemoteProtocolError) as caught:
-        check_versions(hello)
+        check_versions(hello, ClientBuilds("0.2.0"))
     assert caught.value.reason is reason_codes.UPGRADE_REQUIRED
     assert caught.value.details == {
         "failed": field, "offered": f"{offered[0]}-{offered[1]}", "supported": "1",
+        "min_build_id": "0.2.0",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("build_id", "is_accepted"), [("0.1.9", False), ("0.2.0", True), ("my-app", False)])
+def test_minimum_build(build_id: str, is_accepted: bool) -> None:
+    """PR-14, PR-20: an older build, or one that is no version, is told which is the oldest; a reload counts at once."""
+    hello = Hello("t", None, DEVICE, build_id, VersionRange(1, 1), VersionRange(1, 1))
+    builds = ClientBuilds()
+    check_versions(hello, builds)
+    builds.min_build_id = "0.2.0"
+    if is_accepted:
+        check_versions(hello, builds)
+        return
+    with pytest.raises(RemoteProtocolError) as caught:
+        check_versions(hello, builds)
+    assert caught.value.reason is reason_codes.UPGRADE_REQUIRED
+    assert caught.value.details == {
+        "failed": "build", "offered": build_id, "supported": "0.2.0-", "min_build_id": "0.2.0",
+    }  # fmt: skip
+
+
+def test_a_reload_of_the_message_rate() -> None:
+    """KH-45: the rate is read at each message, in connections that are open, too."""
+    limits = NodeLimits(client_messages_burst=2, client_messages_per_s=1.0)
+    protocol = ConnectionProtocol(limits, is_text=False, now=0.0)
+    protocol.receive_untrusted(None, 0.0)
+    take_over(limits, NodeLimits(client_messages_burst=1, client_messages_per_s=0.5))
+    protocol.receive_untrusted(None, 0.0)
+    with pytest.raises(RemoteProtocolError) as caught:
+        protocol.receive_untrusted(None, 1.9)
+    assert caught.value.details == {"limit": "client_messages_per_s", "max": "0.5"}
+    assert caught.value.retry_after_ms == 2_000
+    protocol.receive_untrusted(None, 2.0)

@@ -58,3 +58,15 @@ def test_a_range_is_counted_once() -> None:
     cache.put(_key(0), b"1234")
     cache.put(_key(0), b"1234")
     assert cache.size_bytes == 4
+
+
+def test_another_bound() -> None:
+    """A reload of shared_ranges_max_bytes: what is above it is forgotten at once, the oldest first."""
+    cache = RangeCache(100)
+    for number in range(3):
+        cache.put(_key(number), b"1234")
+    cache.resize(8)
+    assert cache.get(_key(0)) is None
+    assert cache.size_bytes == 8
+    cache.put(_key(3), b"12345678")
+    assert cache.size_bytes == 8

@@ -71,3 +71,18 @@ def test_sliding_count_is_bounded() -> None:
     for _ in range(1_000):
         count.exceeds(0.0)
     assert len(count._times) <= 4
+
+
+def test_retuning_keeps_what_was_earned() -> None:
+    """A bucket earns at its old rate until the change; a full one is full again, a fuller one is cut."""
+    bucket = TokenBucket.full(1.0, 10, now=0.0)
+    assert bucket.take(0.0, 10)
+    bucket.retune(100.0, 5, now=2.0)
+    assert not bucket.take(2.0, 2.5)
+    assert bucket.take(2.0, 2)
+    bucket.retune(100.0, 20, now=10.0)
+    assert bucket.take(10.0, 20)
+    bucket.retune(1.0, 20, now=100.0)
+    bucket.retune(1.0, 3, now=100.0)
+    assert not bucket.take(100.0, 4)
+    assert bucket.take(100.0, 3)

@@ -13,6 +13,7 @@ from khala_client.errors import (
     UpgradeRequired,
     error_for,
 )
+from khala_client.ring.upgrades import upgrade_refused
 from khala_contracts.reason_codes import REGISTRY, Advice
 
 
@@ -81,3 +82,23 @@ def test_a_refused_recording_says_where() -> None:
     assert str(RecordingRefused("no")) == "no"
     assert str(RecordingRefused("no", line=3)) == "line 3: no"
     assert str(RecordingRefused("no", line=3, where="a[0]")) == "line 3, a[0]: no"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "retry_after_ms"),
+    [
+        (429, b'{"code":"rate_limited","retry_after_ms":1250}', "rate_limited", 1_250),
+        (429, b"Too many", "rate_limited", 0),
+        (429, b'{"retry_after_ms":"soon"}', "rate_limited", 0),
+        (429, b"[]", "rate_limited", 0),
+        (429, None, "rate_limited", 0),
+        (503, b'{"retry_after_ms":5}', "unavailable", 0),
+        (403, None, "origin_forbidden", 0),
+        (404, None, "not_found", 0),
+    ],
+)
+def test_a_refused_upgrade(status: int, body: bytes | None, code: str, retry_after_ms: int) -> None:
+    """KH-12: a node that turns us away says when to return; a proxy's words are no time."""
+    error = upgrade_refused(status, body)
+    assert (error.code, error.retry_after_ms) == (code, retry_after_ms)
+    assert error.retryable is (status in (429, 503))

@@ -121,7 +121,7 @@ def test_refusals_say_what_is_there() -> None:
     assert position.details == {"expected_seq": "5", "head_seq": "1"}
     _, limited = decide([append(RUN, thoughts(*"abcd")), append(RUN, thoughts("x"))], burst=4.0, per_s=4.0)
     assert isinstance(limited, Refused)
-    assert limited.details == {"topic_class": "run_events"}
+    assert limited.details == {"topic_class": "run_events", "limit": "publish_rate_per_s", "max": "4"}
     assert limited.retry_after_ms == 251
 
 

@@ -92,3 +92,21 @@ def test_full_buckets_are_forgotten() -> None:
     assert bucket.topic_count < 1_025
     bucket.forget_full(now=1e6)
     assert bucket.topic_count == 0
+
+
+def test_other_rates_after_a_reload() -> None:
+    """What differs is said, and topics begin anew; the same rates change nothing."""
+    buckets = limiter(per_s=10.0, burst=10.0)
+    buckets.take("t", "limited", 10, now=0.0)
+    assert buckets.replace_rates({"limited": Rate(10.0, 10.0)}) == []
+    assert buckets.wait_s("t", "limited", 1, now=0.0) > 0
+    assert buckets.replace_rates({"limited": Rate(1.0, 5.0), "new": Rate(2.0, 2.0)}) == [
+        ("limited", 10.0, 1.0),
+        ("new", 0.0, 2.0),
+    ]
+    assert buckets.rate_text("limited") == "1"
+    assert buckets.wait_s("t", "limited", 5, now=0.0) == 0
+    buckets.take("t", "limited", 5, now=0.0)
+    assert buckets.wait_s("t", "limited", 1, now=0.0) == 1.0
+    assert buckets.replace_rates({}) == [("limited", 1.0, 0.0), ("new", 2.0, 0.0)]
+    assert (buckets.wait_s("t", "limited", 1_000, now=0.0), buckets.rate_text("limited")) == (0.0, "")

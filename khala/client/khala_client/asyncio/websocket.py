@@ -128,7 +128,7 @@ async def connect_sync_socket(url: str, *, ssl_context: ssl.SSLContext | None = 
     except TimeoutError as error:
         raise Unavailable("the node did not answer in time") from error
     except InvalidStatus as error:
-        raise upgrade_refused(error.response.status_code) from error
+        raise upgrade_refused(error.response.status_code, error.response.body) from error
     except (InvalidHandshake, ConnectionClosed, EOFError) as error:
         raise Unavailable("the connection ended before the upgrade to WebSocket") from error
     except OSError as error:

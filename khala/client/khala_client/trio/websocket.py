@@ -226,6 +226,6 @@ async def _upgrade(pumps: _Pumps, stream: _WatchedStream, url: str) -> WebSocket
         with trio.move_on_after(0.1):
             await pumps.ended.wait()
         if isinstance(pumps.failure, ConnectionRejected):
-            raise upgrade_refused(pumps.failure.status_code)
+            raise upgrade_refused(pumps.failure.status_code, pumps.failure.body)
         raise Unavailable("the connection ended before the upgrade to WebSocket")
     return connection

@@ -64,6 +64,7 @@ class NodeAuditAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NODE_AUDIT_ACTION_SUBSCRIBE: _ClassVar[NodeAuditAction]
     NODE_AUDIT_ACTION_EVICT_CONNECTION: _ClassVar[NodeAuditAction]
     NODE_AUDIT_ACTION_EVICT_TOPIC: _ClassVar[NodeAuditAction]
+    NODE_AUDIT_ACTION_LIMIT: _ClassVar[NodeAuditAction]
 
 class AuditGap(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -107,6 +108,7 @@ NODE_AUDIT_ACTION_RENEW: NodeAuditAction
 NODE_AUDIT_ACTION_SUBSCRIBE: NodeAuditAction
 NODE_AUDIT_ACTION_EVICT_CONNECTION: NodeAuditAction
 NODE_AUDIT_ACTION_EVICT_TOPIC: NodeAuditAction
+NODE_AUDIT_ACTION_LIMIT: NodeAuditAction
 AUDIT_GAP_UNSPECIFIED: AuditGap
 AUDIT_GAP_RATIONED: AuditGap
 AUDIT_GAP_NO_ROOM: AuditGap
@@ -511,7 +513,7 @@ class EvaluatePolicyResponse(_message.Message):
     def __init__(self, allowed: _Optional[bool] = ..., role: _Optional[str] = ...) -> None: ...
 
 class NodeAuditEvent(_message.Message):
-    __slots__ = ("action", "reason", "cause", "noted_at", "connection_id", "request_id", "user_id", "session_id", "device_id", "principal_kind", "principal_id", "jti", "topic", "positions", "topic_count")
+    __slots__ = ("action", "reason", "cause", "noted_at", "connection_id", "request_id", "user_id", "session_id", "device_id", "principal_kind", "principal_id", "jti", "topic", "positions", "topic_count", "limit", "limit_value")
     ACTION_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
@@ -527,6 +529,8 @@ class NodeAuditEvent(_message.Message):
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
     TOPIC_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_VALUE_FIELD_NUMBER: _ClassVar[int]
     action: NodeAuditAction
     reason: str
     cause: str
@@ -542,7 +546,9 @@ class NodeAuditEvent(_message.Message):
     topic: str
     positions: _containers.RepeatedCompositeFieldContainer[TopicPosition]
     topic_count: int
-    def __init__(self, action: _Optional[_Union[NodeAuditAction, str, int]] = ..., reason: _Optional[str] = ..., cause: _Optional[str] = ..., noted_at: _Optional[int] = ..., connection_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., session_id: _Optional[str] = ..., device_id: _Optional[str] = ..., principal_kind: _Optional[_Union[PrincipalKind, str, int]] = ..., principal_id: _Optional[str] = ..., jti: _Optional[str] = ..., topic: _Optional[str] = ..., positions: _Optional[_Iterable[_Union[TopicPosition, _Mapping[str, object]]]] = ..., topic_count: _Optional[int] = ...) -> None: ...
+    limit: str
+    limit_value: str
+    def __init__(self, action: _Optional[_Union[NodeAuditAction, str, int]] = ..., reason: _Optional[str] = ..., cause: _Optional[str] = ..., noted_at: _Optional[int] = ..., connection_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., session_id: _Optional[str] = ..., device_id: _Optional[str] = ..., principal_kind: _Optional[_Union[PrincipalKind, str, int]] = ..., principal_id: _Optional[str] = ..., jti: _Optional[str] = ..., topic: _Optional[str] = ..., positions: _Optional[_Iterable[_Union[TopicPosition, _Mapping[str, object]]]] = ..., topic_count: _Optional[int] = ..., limit: _Optional[str] = ..., limit_value: _Optional[str] = ...) -> None: ...
 
 class TopicPosition(_message.Message):
     __slots__ = ("topic", "seq")
