@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from khala.core.classification import CursorRow, Observation
     from khala.core.origin_policy import UpgradeRequest
@@ -64,6 +64,14 @@ class ByteTransport(Protocol):
             TransportBrokenError: The connection is gone.
         """
 
+    @property
+    def direct_send(self) -> Callable[[bytes], int]:
+        """``try_send`` without a layer between, for one call per delivery; the same for life.
+
+        It may raise BlockingIOError where ``try_send`` returns 0, and OSError where that raises
+        ``TransportBrokenError``.
+        """
+
     async def wait_writable(self) -> None:
         """Return when ``try_send`` may take something again. Cancellation: safe."""
 
@@ -114,17 +122,18 @@ class WebSocketPeer(Protocol):
             TransportBrokenError: The connection is gone.
         """
 
-    def accept(self, subprotocol: str) -> None:
-        """Answer 101 with this subprotocol."""
+    async def accept(self, subprotocol: str) -> None:
+        """Answer 101 with this subprotocol, or refuse what is no WebSocket request."""
 
-    def reject(self, status: int, text: str) -> None:
+    async def reject(self, status: int, text: str) -> None:
         """Answer with an HTTP status and a constant text instead of upgrading."""
 
     async def receive_message(self) -> bytes | str | None:
-        """Return the next message: bytes if binary, str if text, None for a ping or pong.
+        """Return the next message: bytes if binary, str if text, None for what is no whole message.
 
-        A ping has been answered when this returns. It is reported so that the connection can
-        count it, and stop reading while its answers are not taken.
+        That is a ping, which has been answered when this returns, a pong, or a fragment before the
+        last. It is reported so that the connection can count it, and stop reading while answers
+        are not taken. Nothing is read beyond what is returned but what one receive brought.
 
         Raises:
             PeerClosedError: The closing handshake began or the framing broke (1002, 1007, 1009).

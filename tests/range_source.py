@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 import attrs
 
 from khala.core.delivery_trace import SubscriptionNote
+from khala.core.heartbeats import TopicHeartbeats
 from khala.core.subscription import NEEDS_PAGE, NeedsPage, Subscription
 from khala.core.window import Window
 from khala_contracts.codec import SubscribeFrom
 from tests.topic_log import claims_for, run_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from khala.core.classification import Observation
     from khala.core.subscription import SubscriptionEnding
 
 
@@ -22,21 +24,32 @@ if TYPE_CHECKING:
 class RecordingSink:
     """A connection that only remembers what it was told."""
 
-    is_direct: bool = True
+    direct: Callable[[bytes], int] | None = None
     backlogged_since: float | None = None
     woken: list[Subscription] = attrs.field(factory=list)
     endings: list[SubscriptionEnding] = attrs.field(factory=list)
-    sent: list[tuple[bytes, int]] = attrs.field(factory=list)
+    sent: list[bytes] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        """Take everything at once."""
+        self.direct = self._take
 
     def unsent_part(self, subscription: Subscription) -> float:
         """Return 0: everything leaves at once."""
         assert subscription.is_active
         return 0.0
 
-    def send_direct(self, subscription: Subscription, framed: bytes, end_seq: int) -> None:
-        """Remember a range."""
-        self.sent.append((framed, end_seq))
-        subscription.advance(end_seq)
+    def _take(self, framed: bytes) -> int:
+        self.sent.append(framed)
+        return len(framed)
+
+    def keep_unsent(self, subscription: Subscription, framed: bytes, sent: int, end_seq: int) -> None:
+        """Is never asked: everything is taken."""
+        raise AssertionError(subscription, framed, sent, end_seq)
+
+    def break_off(self, exc: Exception) -> None:
+        """Is never asked: nothing is raised."""
+        raise AssertionError from exc
 
     def wake(self, subscription: Subscription) -> None:
         """Remember who has something to send."""
@@ -58,6 +71,8 @@ class WindowSource:
     paged_until: int = 0
     asked: list[Subscription] = attrs.field(factory=list)
     left: list[Subscription] = attrs.field(factory=list)
+    observation: Observation | None = None
+    heartbeats: TopicHeartbeats = attrs.field(factory=TopicHeartbeats)
 
     @property
     def head_seq(self) -> int:
@@ -67,6 +82,10 @@ class WindowSource:
     def write(self, sizes: Iterable[int]) -> None:
         """Append frames of these sizes."""
         self.window.extend([bytes(size) for size in sizes], self.head_chain)
+
+    def bytes_after(self, position: int) -> int | None:
+        """Return what the window holds after ``position``."""
+        return self.window.bytes_after(position)
 
     def appended_at(self, seq: int) -> float | None:
         """Return 0: everything has always been there."""

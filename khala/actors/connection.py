@@ -1,29 +1,28 @@
 """One nursery per connection: a reader, and only while needed a writer and a command task.
 
-Everything that goes to the socket goes through this object, which is the one owner of the byte
-stream: remainder, control lane, then topics in turn (core/outbox.py, core/scheduler.py). All of
-``pump``, ``send_direct``, ``wake`` and ``push_control`` are synchronous, so no two tasks can
-interleave inside a WebSocket frame. An idle connection has one task: its reader.
+Everything that goes to the socket goes through its ``outbound``, the one owner of the byte stream
+(actors/outbound.py). An idle connection has one task: its reader.
 
 The reader never waits for the writer, or pings would stay unanswered; it stops reading only when
 the client does not take the answers to what it sent. Keeps INV-3 (order), INV-7 (bounded memory).
 Commands (hello, subscribe, ...) are run one after the other by actors/commands.py.
 
 A bug met by this connection ends here (INV-9): in a command or the reader the client is told ``internal``
-and closed with 4006; on the way of its bytes it is dropped, since they may be out of order. What others
-call (``send_direct``, ``wake``, ``finish_subscription``) never raises.
+and closed with 4006; on the way of its bytes it is dropped, since they may be out of order. What topics
+call (``finish_subscription``, and all of ``outbound``) never raises.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from khala.core.answers import ending_of, replay_complete_of
+from khala.actors.outbound import OutboundStream
+from khala.core.answers import ending_of, frame_control, replay_complete_of
 from khala.core.counters import peer_close_label
-from khala.core.outbox import ControlLaneFullError, Outbox
+from khala.core.limits import VIOLATIONS
+from khala.core.outbox import ControlLaneFullError
 from khala.core.protocol import (
     SUBPROTOCOL_JSON,
     SUBPROTOCOLS,
@@ -31,8 +30,7 @@ from khala.core.protocol import (
     Phase,
     RemoteProtocolError,
 )
-from khala.core.scheduler import DeficitRoundRobin
-from khala.core.subscription import ENDED_UNREADABLE, EndedForbidden, EndedStale, FrameUnreadableError
+from khala.core.subscription import ENDED_UNREADABLE, EndedForbidden, EndedStale
 from khala.core.websocket_frames import frame_message
 from khala.ports import PeerClosedError, TransportBrokenError
 from khala_contracts import codec, reason_codes
@@ -40,25 +38,25 @@ from khala_contracts.codec import ErrorMessage
 from khala_service import failpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from khala.actors.access_audit import AccessAudit
     from khala.actors.supervision import Supervisor
+    from khala.core.admission import TurnedAway
     from khala.core.counters import NodeCounters
+    from khala.core.in_flight import InFlight
     from khala.core.limits import NodeLimits
     from khala.core.protocol import Command
     from khala.core.rate_limit import SlidingCount
     from khala.core.slow_consumer import SlowConsumer
-    from khala.core.subscription import Subscription, SubscriptionEnding
+    from khala.core.subscription import FrameUnreadableError, Subscription, SubscriptionEnding
     from khala.ports import ByteTransport, OriginPolicy, WebSocketPeer
     from khala_contracts.codec import ReplayComplete, ServerControl
     from khala_contracts.reason_codes import ReasonCode
     from khala_contracts.sync_claims import SyncClaims
     from khala_contracts.topics import TopicName
 
-# One call of pump() hands over at most this before others get a turn. Larger: one fast client
-# that catches up holds the loop; smaller: more wake-ups per megabyte. 256 KiB is ~0.1 ms of send.
-PUMP_MAX_BYTES: Final = 256 * 1024
+# Commands that wait for those before them; then the client is not read.
 COMMANDS_MAX: Final = 64
 
 
@@ -76,6 +74,42 @@ class CommandRunner(Protocol):
 class Connection:
     """One client; see the module docstring for who may call what."""
 
+    __slots__ = (
+        "__weakref__",
+        "_audit",
+        "_commands",
+        "_counters",
+        "_ended_as",
+        "_is_greeting",
+        "_is_reading_held",
+        "_is_running_commands",
+        "_nursery",
+        "_origin_policy",
+        "_peer",
+        "_progress",
+        "_protocol",
+        "_runner",
+        "_supervisor",
+        "_transport",
+        "_turned_away",
+        "app_version",
+        "claims",
+        "client_address",
+        "closed_with",
+        "connection_id",
+        "has_resumed",
+        "heartbeats_sent",
+        "limits",
+        "look_at",
+        "next_heartbeat_at",
+        "opened_at",
+        "outbound",
+        "releases",
+        "request_id",
+        "slow_consumers",
+        "subscriptions",
+    )
+
     def __init__(
         self,
         connection_id: str,
@@ -86,15 +120,22 @@ class Connection:
         commands: CommandRunner,
         origin_policy: OriginPolicy,
         supervisor: Supervisor,
+        in_flight: InFlight,
         audit: AccessAudit | None = None,
+        turned_away: TurnedAway | None = None,
     ) -> None:
-        """Take over a connected transport; ``serve`` does the rest. Without ``audit`` nothing is reported."""
+        """Take over a connected transport; ``serve`` does the rest. Without ``audit`` nothing is reported.
+
+        ``turned_away``: it is upgraded only to be told so.
+        """
         # A request id that the client named at its upgrade replaces the second.
         self.connection_id = self.request_id = connection_id
         self.limits = limits
         self.claims: SyncClaims | None = None
         self.subscriptions: dict[TopicName, Subscription] = {}
         self.next_heartbeat_at = trio.current_time() + limits.heartbeat_interval_s
+        # The sweeper need not look before this; 0 after a deadline was moved up, or a writer was started.
+        self.look_at = 0.0
         self.heartbeats_sent = 0
         self.opened_at = trio.current_time()
         self.closed_with: ReasonCode | None = None
@@ -110,31 +151,21 @@ class Connection:
         self._audit = audit
         self._supervisor = supervisor
         self._transport = transport
-        self._outbox = Outbox(limits.control_lane_max_messages, limits.control_lane_max_bytes)
+        self.outbound = OutboundStream(transport, self, limits=limits, counters=counters, in_flight=in_flight)
         self._protocol = ConnectionProtocol(limits, is_text=False, now=trio.current_time())
-        self._turns = DeficitRoundRobin(limits.drr_quantum_bytes, limits.chunk_max_bytes, is_text=False)
-        self._commands: deque[Command] = deque()
+        # A list although it is a queue: it is short, and an empty deque would be 0.7 KiB of an idle connection.
+        self._commands: list[Command] = []
         self._is_running_commands = False
-        self._has_writer = False
-        # Whether a topic may write to the socket at once. Whatever waits has a writer, so:
-        # invariant (outside a synchronous step): is_direct == not (_has_writer or is_text).
-        self.is_direct = True
-        # Monotonic time at which the kernel last took a byte while bytes were waiting.
-        self._taken_at = trio.current_time()
-        self._backlogged_since = trio.current_time()
-        # Whose frames the chunk in hand carries, and its whole size; None: control messages.
-        self._chunk_of: Subscription | None = None
-        self._chunk_bytes = 0
         # Subscriptions that the sweeper has seen behind since this last drained.
         self.slow_consumers: dict[Subscription, SlowConsumer] = {}
         self.releases: SlidingCount | None = None
         self._ended_as = ""
-        self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._peer: WebSocketPeer | None = None
-        # Set when bytes were taken, a command was run or the end began; see _wait_until.
-        self._progress = trio.Event()
+        # There while somebody waits for a change; see _wait_until.
+        self._progress: trio.Event | None = None
         self._is_greeting = False
+        self._turned_away = turned_away
         # The reader waits until there is room for what a message may cause.
         self._is_reading_held = False
 
@@ -144,6 +175,11 @@ class Connection:
     def is_text(self) -> bool:
         """Whether this client speaks khala.v1.json."""
         return self._protocol.is_text
+
+    @property
+    def is_greeting(self) -> bool:
+        """Whether it takes a place among those who have not said hello."""
+        return self._is_greeting
 
     @property
     def phase(self) -> Phase:
@@ -156,36 +192,9 @@ class Connection:
         return trio.current_time() if self._is_reading_held else self._protocol.heard_at
 
     @property
-    def has_room(self) -> bool:
-        """Whether a message that may as well wait crowds out no answer."""
-        return self._outbox.has_room
-
-    @property
     def ended_as(self) -> str:
         """Why it ended: a reason code or a close code; "" if it was never upgraded, or lives."""
         return self._ended_as
-
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes of remainder and control lane that the kernel has not taken."""
-        return self._outbox.waiting_bytes
-
-    @property
-    def stalled_since(self) -> float | None:
-        """Since when bytes wait and the kernel takes none; None if nothing waits."""
-        return self._taken_at if self._has_writer else None
-
-    @property
-    def backlogged_since(self) -> float | None:
-        """Since when it has always had bytes waiting; None if nothing waits."""
-        return self._backlogged_since if self._has_writer else None
-
-    def unsent_part(self, subscription: Subscription) -> float:
-        """Return how many frames of its last chunk the kernel has not taken; see DeliverySink."""
-        if self._chunk_of is not subscription:
-            return 0.0
-        remainder_bytes = self._outbox.waiting_bytes - self._outbox.control_bytes
-        return subscription.chunk_frames * remainder_bytes / self._chunk_bytes
 
     # -- lifetime ----------------------------------------------------------------------------
 
@@ -194,25 +203,25 @@ class Connection:
 
         Cancellation: the socket is dropped at once; drain by ``close`` first.
         """
-        self._counters.handshakes_open += 1
-        self._is_greeting = True
+        if self._turned_away is None:
+            self._counters.handshakes_open += 1
+            self._is_greeting = True
         try:
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    self._nursery = nursery
-                    try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                try:
+                    if self.phase is not Phase.CLOSING:
                         await self._converse(peer)
-                    finally:
-                        # Before the nursery closes: a topic that sends to us while we leave
-                        # would start a writer in a closed nursery, and crash for it.
-                        self._leave()
-                    nursery.cancel_scope.cancel()
+                finally:
+                    # Before the nursery closes: a topic that sends to us while we leave
+                    # would start a writer in a closed nursery, and crash for it.
+                    self._leave()
+                nursery.cancel_scope.cancel()
         finally:
             self._end_greeting()
             if self.app_version:
                 self._counters.leave(self.app_version)
-            self._outbox.clear()
-            self._turns.clear()
+            self.outbound.clear()
             self._transport.abort()
 
     async def _converse(self, peer: WebSocketPeer) -> None:
@@ -220,8 +229,12 @@ class Connection:
             if await self._shake_hands(peer):
                 # From here on an end can be said in WebSocket frames.
                 self._peer = peer
+                if self._turned_away is not None:
+                    self._turn_away(self._turned_away)
                 await self._read(peer)
         except PeerClosedError as closed:
+            if closed.code == reason_codes.MESSAGE_TOO_LARGE.close_code:
+                self.note_limit("inbound_message_max_bytes")
             self._count_end(peer_close_label(closed.code))
             self._leave()
         except TransportBrokenError:
@@ -236,6 +249,8 @@ class Connection:
         with trio.move_on_at(self.opened_at + self.limits.hello_timeout_s) as scope:
             request = await peer.receive_request()
         if scope.cancelled_caught:
+            self._count_end(reason_codes.HELLO_TIMEOUT.name)
+            self.note_limit("hello_timeout_s")
             return False
         self.client_address = request.client_address
         self.request_id = request.request_id or self.connection_id
@@ -244,33 +259,45 @@ class Connection:
             for subprotocol in SUBPROTOCOLS:
                 if subprotocol in request.subprotocols:
                     is_text = subprotocol == SUBPROTOCOL_JSON
-                    self._protocol.is_text = self._turns.is_text = is_text
-                    self.is_direct = not is_text
-                    peer.accept(subprotocol)
+                    self._protocol.is_text = is_text
+                    if is_text:
+                        self.outbound.speak_text()
+                    await peer.accept(subprotocol)
                     return True
             refusal = (400, "offer the subprotocol khala.v1 or khala.v1.json")
         if self._audit is not None and refusal[0] == reason_codes.ORIGIN_FORBIDDEN.http_status:
             self._audit.origin_denied(self)
         self._counters.handshakes_rejected[str(refusal[0])] += 1
-        peer.reject(*refusal)
+        await peer.reject(*refusal)
         return False
+
+    def _turn_away(self, turned_away: TurnedAway) -> None:
+        self._counters.hellos_refused[reason_codes.RATE_LIMITED.name] += 1
+        self.close(
+            reason_codes.RATE_LIMITED,
+            self.limits.name_limit(turned_away.limit),
+            retry_after_ms=turned_away.retry_after_ms,
+        )
 
     async def _read(self, peer: WebSocketPeer) -> None:
         while True:
-            message = await peer.receive_message()
-            try:
-                command = self._protocol.receive_untrusted(message, trio.current_time())
-            except RemoteProtocolError as exc:
-                self.close(exc.reason, exc.details, retry_after_ms=exc.retry_after_ms)
-                continue
-            if command is not None:
-                self._end_greeting()
-                self._commands.append(command)
-                if not self._is_running_commands:
-                    self._is_running_commands = True
-                    self._start(self._run_commands)
+            # Not into a variable: it would be kept until the next message comes.
+            self._take_message(await peer.receive_message())
             if not self._has_reading_room():
                 await self._hold_reading()
+
+    def _take_message(self, message: bytes | str | None) -> None:
+        try:
+            command = self._protocol.receive_untrusted(message, trio.current_time())
+        except RemoteProtocolError as exc:
+            self.close(exc.reason, exc.details, retry_after_ms=exc.retry_after_ms)
+            return
+        if command is not None:
+            self._end_greeting()
+            self._commands.append(command)
+            if not self._is_running_commands:
+                self._is_running_commands = True
+                self.start(self._run_commands)
 
     async def _hold_reading(self) -> None:
         self._is_reading_held = True
@@ -292,12 +319,12 @@ class Connection:
         )
 
     def _has_answering_room(self) -> bool:
-        return self._outbox.has_room or self.phase is Phase.CLOSING
+        return self.outbound.has_room or self.phase is Phase.CLOSING
 
     async def _wait_until(self, is_met: Callable[[], bool]) -> None:
         """Wait for progress until the condition holds. Cancellation: safe."""
         while not is_met():
-            if self._progress.is_set():
+            if self._progress is None:
                 self._progress = trio.Event()
             await self._progress.wait()
 
@@ -306,8 +333,8 @@ class Connection:
         try:
             while self._commands and self.phase is not Phase.CLOSING:
                 failpoints.hit("node.connection")
-                await self._runner.run(self, self._commands.popleft())
-                self._progress.set()
+                await self._runner.run(self, self._commands.pop(0))
+                self.note_progress()
                 await self._wait_until(self._has_answering_room)
         except RemoteProtocolError as exc:
             self.close(exc.reason, exc.details, retry_after_ms=exc.retry_after_ms)
@@ -317,165 +344,76 @@ class Connection:
         finally:
             self._is_running_commands = False
 
-    def _start(self, task: Callable[[], Awaitable[None]]) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(task)
-
     async def _flush(self) -> None:
         """Give the last bytes a moment to leave; the scope's deadline bounds it."""
-        self._ensure_sending()
+        self.outbound.ensure_sending()
         with trio.move_on_after(self.limits.close_timeout_s):
             # Only the writer waits for the socket: two tasks may not.
-            await self._wait_until(lambda: not self._has_writer)
+            await self._wait_until(lambda: not self.outbound.has_writer)
 
     # -- sending -------------------------------------------------------------------------------
 
-    def pump(self) -> bool:
-        """Hand over what waits, in order, until the kernel takes no more or a turn is over.
-
-        Returns:
-            True if nothing waits any more. Otherwise a writer is (or must be) at work.
-        """
-        budget = PUMP_MAX_BYTES
-        try:
-            while budget > 0:
-                chunk: bytes | memoryview | None = self._outbox.take_remainder()
-                if chunk is None:
-                    chunk = self._take_chunk()
-                if chunk is None:
-                    self._progress.set()
-                    return True
-                # A remainder is a memoryview, control messages are nobody's chunk.
-                is_frames = self._chunk_of is not None and isinstance(chunk, bytes)
-                if is_frames and failpoints.is_armed("node.mid_frame"):
-                    sent = self._send_half(chunk)
-                else:
-                    sent = self._transport.try_send(chunk)
-                if sent:
-                    self._taken_at = trio.current_time()
-                    self._counters.bytes_pumped += sent
-                    budget -= sent
-                if sent < len(chunk):
-                    self._outbox.keep_remainder(memoryview(chunk)[sent:])
-                    return False
-        except TransportBrokenError:
-            self.abort()
-            return True
-        return False
-
-    def _send_half(self, chunk: bytes | memoryview) -> int:
-        """Let the kernel have a part of the frame only, then pass the failpoint."""
-        sent = self._transport.try_send(chunk[: (len(chunk) + 1) // 2])
-        failpoints.hit("node.mid_frame")
-        return sent
-
-    def _take_chunk(self) -> bytes | None:
-        """Take the next whole frames: the control lane, else the next topic's turn."""
-        control = self._outbox.take_control()
-        if control is not None:
-            # Not only when all is sent: a replay may take minutes, and pings need a reader.
-            self._progress.set()
-            self._chunk_of = None
-            return control
-        try:
-            taken = self._turns.take_next()
-        except FrameUnreadableError as exc:
-            return self._end_unreadable(exc)
-        if taken is None:
-            return None
-        subscription, framed = taken
-        self._chunk_of, self._chunk_bytes = subscription, len(framed)
-        self._counters.by_class[subscription.parsed.topic_class.name].deliveries += 1
-        if subscription.take_barrier():
-            self._queue_control(self._replay_complete(subscription))
-            # What was committed during the replay waits for no further record.
-            if subscription.has_frames:
-                self._turns.add(subscription)
-        return framed
-
-    def _end_unreadable(self, exc: FrameUnreadableError) -> bytes | None:
-        """End one topic and return what says so: the pump that asked for a chunk sends it."""
-        subscription = exc.subscription
-        self._counters.rows_unreadable += 1
-        self._supervisor.note_crash("frame", subscription.parsed.name, exc)
-        because, answer = ending_of(subscription, ENDED_UNREADABLE)
-        self.remove_subscription(subscription.parsed.name, because)
-        self._queue_control(answer)
-        return self._outbox.take_control()
-
-    def _ensure_sending(self) -> None:
-        """Send now if nothing is in the way; leave the rest to a writer."""
-        if not self._has_writer and not self.pump():
-            self._start_writer()
-
-    def _start_writer(self) -> None:
-        self._has_writer = True
-        self.is_direct = False
-        self._taken_at = self._backlogged_since = trio.current_time()
-        self._start(self._write_until_drained)
-
-    async def _write_until_drained(self) -> None:
-        try:
-            while True:
-                await self._transport.wait_writable()
-                if self.pump():
-                    return
-        except TransportBrokenError:
-            self.abort()
-        except Exception as exc:  # noqa: BLE001 - this is where a connection's crash ends
-            self.fail(exc)
-        finally:
-            self._has_writer = False
-            self.is_direct = not self.is_text
-
-    def send_direct(self, subscription: Subscription, framed: bytes, end_seq: int) -> None:
-        """Write a range of a live subscription at once; see DeliverySink. Requires is_direct."""
-        try:
-            sent = self._transport.try_send(framed)
-            if sent != len(framed):
-                self._chunk_of, self._chunk_bytes = subscription, len(framed)
-                subscription.chunk_frames = end_seq - subscription.position
-                self._outbox.keep_remainder(memoryview(framed)[sent:])
-                self._start_writer()
-            subscription.advance(end_seq)
-        except TransportBrokenError:
-            self.abort()
-        except Exception as exc:  # noqa: BLE001 - a topic sends to us: our crash is not its crash
-            self.fail(exc)
-
-    def wake(self, subscription: Subscription) -> None:
-        """Let a subscription with frames to send take its turns; see DeliverySink."""
-        try:
-            if subscription.is_active and self._nursery is not None:
-                self._turns.add(subscription)
-                self._ensure_sending()
-        except Exception as exc:  # noqa: BLE001 - a topic wakes us: our crash is not its crash
-            self.fail(exc)
-
     def push_control(self, message: ServerControl) -> None:
         """Queue one control message behind those before it, ahead of any topic's next frames."""
-        self._queue_control(message)
-        self._ensure_sending()
+        self._push(self._encode(message))
 
-    def _queue_control(self, message: ServerControl) -> None:
+    def queue_control(self, message: ServerControl) -> None:
+        """Do as ``push_control``, but let what follows in the same step bring it on its way: one write for both."""
+        self._queue(self._encode(message))
+
+    def push_heartbeat(self, entries: Iterable[bytes], server_time_ms: int) -> None:
+        """Queue a heartbeat of these entries, which were encoded for ``is_text``; see core/heartbeats.py."""
+        heartbeat = codec.join_heartbeat(entries, server_time_ms, is_text=self.is_text)
+        self._push(frame_message(heartbeat, is_text=self.is_text))
+
+    def _push(self, framed: bytes) -> None:
+        self._queue(framed)
+        self.outbound.ensure_sending()
+
+    def _queue(self, framed: bytes) -> None:
         if self.phase is Phase.CLOSING:
             return
         try:
-            self._outbox.push_control(self._encode(message))
+            self.outbound.push(framed)
         except ControlLaneFullError:
-            self.close_slow()
+            self.close_slow("control_lane_max_bytes")
 
     def emit(self, wire: bytes) -> None:
         """Take what the WebSocket library wants sent: handshake, pong, close."""
         if not wire:
             return
-        self._outbox.push_last(wire)
-        self._ensure_sending()
+        self.outbound.push_last(wire)
+        self.outbound.ensure_sending()
 
     def _encode(self, message: ServerControl) -> bytes:
-        if self._protocol.is_text:
-            return frame_message(codec.encode_server_control_json(message), is_text=True)
-        return frame_message(codec.encode_server_control(message))
+        return frame_control(message, is_text=self._protocol.is_text)
+
+    # -- what its stream asks: see StreamOwner -----------------------------------------------------
+
+    def start(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task for as long as the connection lives."""
+        assert self._nursery is not None
+        self.look_at = 0.0
+        self._nursery.start_soon(task)
+
+    def note_progress(self) -> None:
+        """Wake whoever waits for a change: bytes were taken, a command was run, the end began."""
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None
+
+    def complete_replay(self, subscription: Subscription) -> bytes:
+        """Return, framed, what tells the client that its replay is complete."""
+        return self._encode(self._replay_complete(subscription))
+
+    def end_unreadable(self, exc: FrameUnreadableError) -> bytes:
+        """End a topic whose next frame cannot be encoded; return, framed, what says so."""
+        subscription = exc.subscription
+        self._counters.rows_unreadable += 1
+        self._supervisor.note_crash("frame", subscription.parsed.name, exc)
+        because, answer = ending_of(subscription, ENDED_UNREADABLE)
+        self.remove_subscription(subscription.parsed.name, because)
+        return self._encode(answer)
 
     # -- endings ---------------------------------------------------------------------------------
 
@@ -489,12 +427,15 @@ class Connection:
         self._protocol.deny(trio.current_time())
 
     def add_subscription(self, subscription: Subscription) -> None:
-        """Take a subscription whose ``subscribed`` has been queued, and send what it has."""
+        """Take a subscription whose ``subscribed`` has been queued, and send that and what it has."""
         self.subscriptions[subscription.parsed.name] = subscription
         self._counters.subscriptions_open += 1
         if subscription.take_barrier():
-            self.push_control(self._replay_complete(subscription))
-        self.wake(subscription)
+            self.queue_control(self._replay_complete(subscription))
+        if subscription.has_frames:
+            self.outbound.wake(subscription)
+        else:
+            self.outbound.ensure_sending()
 
     def _replay_complete(self, subscription: Subscription) -> ReplayComplete:
         if subscription.through_seq > subscription.start_seq:
@@ -515,12 +456,12 @@ class Connection:
                 because,
                 trio.current_time(),
                 position=subscription.position,
-                sent=subscription.position - self.unsent_part(subscription),
+                sent=subscription.position - self.outbound.unsent_part(subscription),
                 closed_with=self._ended_as,
             )
             self.slow_consumers.pop(subscription, None)
             subscription.end()
-            self._turns.discard(subscription)
+            self.outbound.discard(subscription)
             subscription.source.leave(subscription)
             self._counters.subscriptions_open -= 1
         return subscription
@@ -545,17 +486,28 @@ class Connection:
         self.remove_subscription(subscription.parsed.name, because)
         self.push_control(answer)
 
-    def close_slow(self) -> None:
-        """End a client that takes too little; all its cursors stay valid."""
+    def close_slow(self, limit: str) -> None:
+        """End a client that takes too little by this limit; all its cursors stay valid."""
         self._counters.slow_consumer_actions["disconnect"] += 1
-        self.close(reason_codes.SLOW_CONSUMER)
+        self.close(reason_codes.SLOW_CONSUMER, self.limits.name_limit(limit))
+
+    def note_limit(self, limit: str) -> None:
+        """Count and report that this client exceeded a limit; see limits.VIOLATIONS."""
+        self._counters.limit_violations[limit] += 1
+        if self._audit is not None:
+            self._audit.limit_exceeded(self, limit, VIOLATIONS[limit], str(getattr(self.limits, limit)))
 
     def close(
         self, reason: ReasonCode, details: dict[str, str] | None = None, *, retry_after_ms: int = 0
     ) -> None:
-        """Say why, begin the closing handshake, and drop the socket if that takes too long."""
+        """Say why, begin the closing handshake, and drop the socket if that takes too long.
+
+        ``details`` that name a limit (NodeLimits.name_limit) make it a violation, counted and reported.
+        """
         if self.phase is Phase.CLOSING:
             return
+        if details and "limit" in details:
+            self.note_limit(details["limit"])
         if reason is reason_codes.REAUTH_REQUIRED and self.phase is Phase.READY and self._audit is not None:
             self._audit.evicted(self)
         self.closed_with = reason
@@ -563,12 +515,12 @@ class Connection:
         said = self._encode(ErrorMessage.of(reason, details=details or {}, retry_after_ms=retry_after_ms))
         self._leave()
         if self._peer is None or self._nursery is None:
-            self._scope.cancel()
+            self._cancel()
             return
-        self._scope.deadline = trio.current_time() + self.limits.close_timeout_s
-        self._outbox.push_last(said)
+        self._nursery.cancel_scope.deadline = trio.current_time() + self.limits.close_timeout_s
+        self.outbound.push_last(said)
         self._peer.close(reason.close_code or 1011, reason.name)
-        self._ensure_sending()
+        self.outbound.ensure_sending()
 
     def fail(self, exc: Exception) -> None:
         """End this connection for a bug of ours, without a word: its bytes may be out of order."""
@@ -584,7 +536,12 @@ class Connection:
         # At once, not when our task ends: a topic would go on sending to what cannot take it.
         self._leave()
         self._transport.abort()
-        self._scope.cancel()
+        self._cancel()
+
+    def _cancel(self) -> None:
+        # Without a nursery it has not been served yet, and will not be: see serve.
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
 
     def _count_end(self, label: str) -> None:
         """Count why this connection ends; what happens after that is not another end."""
@@ -595,6 +552,7 @@ class Connection:
     def _leave(self) -> None:
         """Take no further part: no command is run, nothing of any topic is begun."""
         self._protocol.close()
+        self._end_greeting()
         for topic in tuple(self.subscriptions):
             self.remove_subscription(topic, "disconnected")
-        self._progress.set()
+        self.note_progress()

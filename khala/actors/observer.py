@@ -80,7 +80,7 @@ class DeliveryObserver:
                 furthest[name] = min(furthest.get(name, position), position)
                 spread = nearest[name] - furthest[name]
                 in_class.spread_frames_max = max(in_class.spread_frames_max, spread)
-                if subscription.has_frames and connection.stalled_since is None:
+                if subscription.has_frames and connection.outbound.stalled_since is None:
                     suspects[subscription] = position
             if looks >= _LOOKS_PER_TURN:
                 looks = 0
@@ -105,10 +105,10 @@ class DeliveryObserver:
 
 
 def _look_at_connection(connection: Connection, state: DeliveryState) -> None:
-    waiting_bytes = connection.waiting_bytes
+    waiting_bytes = connection.outbound.waiting_bytes
     state.outbound_bytes += waiting_bytes
     state.outbound_bytes_max = max(state.outbound_bytes_max, waiting_bytes)
-    stalled_since = connection.stalled_since
+    stalled_since = connection.outbound.stalled_since
     if stalled_since is not None:
         state.connections_blocked += 1
         state.write_stall_max_s = max(state.write_stall_max_s, trio.current_time() - stalled_since)

@@ -15,12 +15,13 @@ it continues our head in our chain; anything else makes the journal decide.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 import trio
 
 from khala.core.access_policy import is_allowed
+from khala.core.heartbeats import TopicHeartbeats
 from khala.core.pages import Page
 from khala.core.ranges import RangeKey
 from khala.core.records import HeldRecords, RecordDecision, decide_record
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from khala_contracts.topics import ParsedTopic
 
 # How often the fan-out loop looks at the clock; a look costs as much as a tenth of a send.
-_SENDS_PER_CLOCK_LOOK = 32
+_FOLLOWERS_PER_CLOCK_LOOK: Final = 32
 
 
 class PageRequests(Protocol):
@@ -63,12 +64,18 @@ class PageRequests(Protocol):
     def request(self, topic: TopicActor, subscription: Subscription) -> None:
         """Bring the subscription the page after its position, then wake it."""
 
+    def read_ahead(self, topic: TopicActor, subscription: Subscription) -> None:
+        """Bring the subscription the page after its page, if that costs nobody else."""
+
 
 class WindowBudget(Protocol):
     """Bounds the windows of all topics of a node together; see actors/registry.py."""
 
     def grew(self, topic: TopicActor, byte_count: int) -> None:
         """Account for a change of one window, perhaps dropping the oldest frames of others."""
+
+    def needed(self, topic: TopicActor) -> None:
+        """Say that somebody who is behind sends from the topic's window."""
 
 
 @attrs.frozen(eq=False)
@@ -99,6 +106,9 @@ class TopicActor:
         self.lineage = ""
         self.window = Window(limits.window_max_frames, limits.window_max_bytes)
         self.trace = trace
+        self.heartbeats = TopicHeartbeats()
+        # What the journal said last of head and floor; None before the first answer.
+        self.observation: Observation | None = None
         # In the order of joining; the values mean nothing.
         self.subscriptions: dict[Subscription, None] = {}
         # Subscribes that have opened this topic and have not joined yet.
@@ -122,6 +132,8 @@ class TopicActor:
         # The journal is to be read at _heal_at even if no gap is known: something may have been
         # missed, or contradicts us.
         self._must_read = False
+        # The head to which every subscriber has been brought, or told to go by itself.
+        self._fanned_seq = -1
         self._wake = trio.Event()
         self._initialised = trio.Event()
         # Identity of the history that the window holds: what was read or framed before a change
@@ -165,6 +177,7 @@ class TopicActor:
         """
         if since.history is not self.history:
             return False
+        self.observation = observation
         if not self.is_initialised:
             self.lineage = observation.lineage
             self.window.reset(observation.head_seq, observation.head_chain)
@@ -252,8 +265,9 @@ class TopicActor:
     def _start_over(self, observation: Observation) -> None:
         """The journal has another history: drop everything and end the subscriptions."""
         self.history = object()
-        self._account(-self.window.size_bytes)
+        self._account(-self.window.memory_bytes)
         self.lineage = observation.lineage
+        self.observation = observation
         self.window.reset(observation.head_seq, observation.head_chain)
         self.trace.restarted(observation.head_seq, trio.current_time())
         self._held.clear()
@@ -283,19 +297,19 @@ class TopicActor:
                 await self._heal()
                 # What is held above the gap now continues the head, or has been read.
                 self._take_inbox()
-            await self._fan_out()
+            if self.window.head_seq != self._fanned_seq:
+                await self._fan_out()
 
     async def _wait_work(self) -> None:
-        # Take the event before looking: a record offered between a look and the wait would set
-        # the old event, and we would sleep on the new one.
-        wake = self._wake
         if not self._inbox:
-            deadline = self._heal_at if self._heal_at is not None else float("inf")
-            with trio.move_on_at(deadline):
-                await wake.wait()
-        self._wake = trio.Event()
-        if self._inbox:
-            self._wake.set()
+            if self._heal_at is None:
+                await self._wake.wait()
+            else:
+                with trio.move_on_at(self._heal_at):
+                    await self._wake.wait()
+        # Whatever set it is looked at before the next await, so that nothing is slept over.
+        if self._wake.is_set():
+            self._wake = trio.Event()
 
     def _take_inbox(self) -> None:
         """Apply, hold or drop the records that have arrived; decide whether a read is due."""
@@ -335,16 +349,16 @@ class TopicActor:
         self._known_head = max(self._known_head, record.last_seq, self.window.head_seq)
 
     def _append(self, entries: Sequence[bytes], head_chain: bytes, *, is_healed: bool) -> None:
-        before, first_seq = self.window.size_bytes, self.window.head_seq + 1
+        before, first_seq = self.window.memory_bytes, self.window.head_seq + 1
         self.window.extend(entries, head_chain)
         self.trace.grew(first_seq, self.window.head_seq, trio.current_time(), is_healed=is_healed)
         self._class_counters.frames_appended += len(entries)
         self._class_counters.bytes_appended += sum(map(len, entries))
-        self._account(self.window.size_bytes - before)
+        self._account(self.window.memory_bytes - before)
         failpoints.hit("node.after_append")
 
     def _begin_window_at(self, seen: Observation) -> None:
-        self._account(-self.window.size_bytes)
+        self._account(-self.window.memory_bytes)
         self.window.reset(seen.head_seq, seen.head_chain)
         self.trace.opened(seen.head_seq, trio.current_time())
 
@@ -395,44 +409,55 @@ class TopicActor:
     async def _fan_out(self) -> None:
         """Bring every subscriber that waits at the old head to the new one.
 
-        Iterates over a copy: a subscriber that leaves during a yield is inactive and skipped;
+        Iterates over a copy: a subscriber that leaves during a yield is no longer live and skipped;
         one that joins sends by itself; each has its own position, so nobody is sent twice.
         """
         head_seq = self.window.head_seq
         history = self.history
-        sends = 0
         began_at = trio.current_time()
-        turn_ends_at = began_at + self._limits.fanout_quantum_s
-        shared: bytes = b""
-        shared_position = -1
+        shared, shared_size, shared_position = b"", 0, -1
         # Looked at once: only a connection's own turn can hand over a part of a frame.
         is_halved = failpoints.is_armed("node.mid_frame")
-        for subscription in tuple(self.subscriptions):
-            sink = subscription.sink
-            if not (subscription.is_active and sink.is_direct) or subscription.is_replaying or is_halved:
-                if not subscription.has_frames:
+        followers = tuple(self.subscriptions)
+        deliveries, turn_began, turn_ends_at = 0, 0, began_at + self._limits.fanout_quantum_s
+        for start in range(0, len(followers), _FOLLOWERS_PER_CLOCK_LOOK):
+            for subscription in followers[start : start + _FOLLOWERS_PER_CLOCK_LOOK]:
+                send = subscription.direct
+                if send is None or is_halved:
+                    if subscription.has_frames:
+                        subscription.sink.wake(subscription)
                     continue
-                sink.wake(subscription)
-            elif subscription.position == shared_position:
-                sink.send_direct(subscription, shared, head_seq)
-            elif subscription.position >= head_seq:
-                continue
-            elif (framed := self._frame_live(subscription.position, head_seq)) is None:
-                sink.wake(subscription)
-            else:
-                shared, shared_position = framed, subscription.position
-                sink.send_direct(subscription, shared, head_seq)
-            sends += 1
-            if sends % _SENDS_PER_CLOCK_LOOK == 0 and (
-                sends >= self._limits.fanout_quantum_sends or trio.current_time() >= turn_ends_at
-            ):
+                if subscription.position != shared_position:
+                    if subscription.position >= head_seq:
+                        continue
+                    framed = self._frame_live(subscription.position, head_seq)
+                    if framed is None:
+                        subscription.sink.wake(subscription)
+                        continue
+                    shared, shared_size, shared_position = framed, len(framed), subscription.position
+                try:
+                    sent = send(shared)
+                except BlockingIOError:
+                    sent = 0
+                except Exception as exc:  # noqa: BLE001 - one client's socket, or its bug; the others wait
+                    subscription.sink.break_off(exc)
+                    continue
+                deliveries += 1
+                if sent == shared_size:
+                    # Who sends directly holds no page, so that this is all of ``advance``.
+                    subscription.position = head_seq
+                else:
+                    subscription.sink.keep_unsent(subscription, shared, sent, head_seq)
+            seen = start + _FOLLOWERS_PER_CLOCK_LOOK
+            if seen - turn_began >= self._limits.fanout_quantum_sends or trio.current_time() >= turn_ends_at:
+                self._class_counters.deliveries += deliveries
+                deliveries, turn_began = 0, seen
                 await trio.lowlevel.checkpoint()
-                self._class_counters.deliveries += sends
                 if history is not self.history:
                     return
-                sends = 0
                 turn_ends_at = trio.current_time() + self._limits.fanout_quantum_s
-        self._class_counters.deliveries += sends
+        self._fanned_seq = head_seq
+        self._class_counters.deliveries += deliveries
         self.trace.fanned(head_seq, began_at, trio.current_time())
 
     def _frame_live(self, position: int, head_seq: int) -> bytes | None:
@@ -459,6 +484,10 @@ class TopicActor:
         passed = self.trace.appended.find(seq)
         return passed.last_at if passed is not None else None
 
+    def bytes_after(self, position: int) -> int | None:
+        """Encoded bytes after ``position``, if the window holds them all; see RangeSource."""
+        return self.window.bytes_after(position)
+
     def holds_after(self, position: int) -> bool:
         """Whether the window has everything after ``position``; see RangeSource."""
         return self.window.covers(position)
@@ -471,8 +500,14 @@ class TopicActor:
         source = self._source_of(subscription)
         if source is None:
             return NEEDS_PAGE
-        if isinstance(source, Page) and position > source.after_seq:
-            failpoints.hit("node.mid_page")
+        if isinstance(source, Page):
+            if position > source.after_seq:
+                failpoints.hit("node.mid_page")
+            elif source.last_seq < subscription.limit_seq and not self.window.covers(source.last_seq):
+                # At its first bytes: while the kernel takes this page the database joins the next.
+                self._pages.read_ahead(self, subscription)
+        else:
+            self._budget.needed(self)
         end_seq = source.choose_end(position, max_bytes=max_bytes, last_seq=subscription.limit_seq)
         if end_seq is None:
             return None
@@ -505,8 +540,12 @@ class TopicActor:
 
     def take_page(self, subscription: Subscription, page: Page) -> None:
         """Give a waiting subscription its page, or end it if the floor has passed it."""
-        subscription.is_waiting_for_page = False
+        is_waited_for, subscription.is_waiting_for_page = subscription.is_waiting_for_page, False
+        subscription.is_reading_ahead = False
         if not subscription.is_active:
+            return
+        if not is_waited_for:
+            self._take_ahead(subscription, page)
             return
         ending = self._judge_page(subscription, page)
         if ending is not None:
@@ -515,7 +554,20 @@ class TopicActor:
         if page.covers(subscription.position):
             page.users += 1
             subscription.page = page
+            subscription.settle_direct()
         subscription.sink.wake(subscription)
+
+    def _take_ahead(self, subscription: Subscription, page: Page) -> None:
+        current = subscription.page
+        position = subscription.position if current is None else current.last_seq
+        if page.observation.lineage != self.lineage or not page.covers(position):
+            # What is wrong with it is judged when the subscription gets there, on a read of that time.
+            return
+        page.users += 1
+        if current is None:
+            subscription.page = page
+        else:
+            subscription.ahead = page
 
     def _judge_page(self, subscription: Subscription, page: Page) -> SubscriptionEnding | None:
         seen = page.observation

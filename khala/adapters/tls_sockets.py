@@ -20,6 +20,8 @@ import trio
 from khala.ports import TransportBrokenError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from khala.ports import ByteTransport
 
 __all__ = ["TlsTransport"]
@@ -48,6 +50,11 @@ class TlsTransport:
         # Plain bytes of the record in _pending: encrypted already, not reported as taken.
         # Invariant: the next try_send begins with them, as it does for every ByteTransport.
         self._unreported_bytes = 0
+
+    @property
+    def direct_send(self) -> Callable[[bytes], int]:
+        """See ByteTransport."""
+        return self.try_send
 
     def try_send(self, data: bytes | memoryview) -> int:
         """Encrypt and send as much as the kernel takes now; see ByteTransport."""

@@ -7,9 +7,12 @@ remainder, control lane, topics. Keeps INV-7: the remainder is at most one chunk
 
 from __future__ import annotations
 
-from collections import deque
+from typing import TYPE_CHECKING
 
 import attrs
+
+if TYPE_CHECKING:
+    from khala.core.in_flight import InFlight
 
 
 class ControlLaneFullError(Exception):
@@ -22,8 +25,10 @@ class Outbox:
 
     max_messages: int
     max_bytes: int
+    # Counts the remainder, with those of all others.
+    in_flight: InFlight
     control_bytes: int = attrs.field(default=0, init=False)
-    _control: deque[bytes] = attrs.field(factory=deque, init=False)
+    _control: list[bytes] = attrs.field(factory=list, init=False)
     _remainder: memoryview | None = attrs.field(default=None, init=False)
 
     @property
@@ -64,6 +69,8 @@ class Outbox:
     def take_remainder(self) -> memoryview | None:
         """Take what the kernel did not accept last time; give back what it still does not."""
         remainder, self._remainder = self._remainder, None
+        if remainder is not None:
+            self.in_flight.held_bytes -= len(remainder)
         return remainder
 
     def take_control(self) -> bytes | None:
@@ -78,9 +85,10 @@ class Outbox:
     def keep_remainder(self, unsent: memoryview) -> None:
         """Keep what the kernel did not accept; nothing else is begun before it is gone."""
         self._remainder = unsent if len(unsent) else None
+        self.in_flight.held_bytes += len(unsent)
 
     def clear(self) -> None:
         """Forget everything; the socket is gone."""
         self._control.clear()
         self.control_bytes = 0
-        self._remainder = None
+        self.take_remainder()

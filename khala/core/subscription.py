@@ -18,8 +18,11 @@ import attrs
 from khala_contracts import reason_codes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from khala.core.classification import Observation, SubscriptionStart
     from khala.core.delivery_trace import SubscriptionNote
+    from khala.core.heartbeats import TopicHeartbeats
     from khala.core.pages import Page
     from khala_contracts.codec import StaleReason
     from khala_contracts.reason_codes import ReasonCode
@@ -75,9 +78,9 @@ class FrameUnreadableError(Exception):
 class DeliverySink(Protocol):
     """The connection of a subscription, as its topic sees it. All of it is synchronous."""
 
-    # Whether nothing waits for this socket, so that a topic may write to it at once. A plain
-    # attribute: it is read once for every delivery.
-    is_direct: bool
+    # Writes to the socket what it takes now (direct_send of ports.py), while nothing else waits for it; otherwise None, and the
+    # topic asks for a turn (``wake``). Who changes it settles ``direct`` of every subscription.
+    direct: Callable[[bytes], int] | None
 
     @property
     def backlogged_since(self) -> float | None:
@@ -86,8 +89,11 @@ class DeliverySink(Protocol):
     def unsent_part(self, subscription: Subscription) -> float:
         """Return how many frames, in parts too, of its last chunk the kernel has not taken."""
 
-    def send_direct(self, subscription: Subscription, framed: bytes, end_seq: int) -> None:
-        """Write a range that starts right after the position; what the kernel leaves is kept."""
+    def keep_unsent(self, subscription: Subscription, framed: bytes, sent: int, end_seq: int) -> None:
+        """Keep what ``direct`` left of a range that starts right after the position."""
+
+    def break_off(self, exc: Exception) -> None:
+        """End the connection, whose ``direct`` raised this."""
 
     def wake(self, subscription: Subscription) -> None:
         """Say that the subscription has frames to send, in its turn."""
@@ -106,6 +112,17 @@ class RangeSource(Protocol):
     @property
     def head_chain(self) -> bytes:
         """Chain at ``head_seq``."""
+
+    @property
+    def observation(self) -> Observation | None:
+        """What the journal said last; None before it has said anything."""
+
+    @property
+    def heartbeats(self) -> TopicHeartbeats:
+        """What heartbeats say of the topic."""
+
+    def bytes_after(self, position: int) -> int | None:
+        """Encoded bytes after ``position``; None if the window does not hold them all."""
 
     def appended_at(self, seq: int) -> float | None:
         """When the frame entered the window, or shortly after that; None if it is not known."""
@@ -159,13 +176,20 @@ class Subscription:
     began_at: float = 0.0
     is_replaying: bool = True
     page: Page | None = None
+    # The page after it, read while it is sent. Invariant: ahead is None or ahead.after_seq == page.last_seq.
+    ahead: Page | None = None
+    is_reading_ahead: bool = False
     deficit_bytes: int = 0
     is_active: bool = True
+    # Writes to the socket at once. Read once for every delivery. Invariant (outside a synchronous step):
+    # direct is sink.direct if is_active and not is_replaying and page is None, else None.
+    direct: Callable[[bytes], int] | None = None
     is_waiting_for_page: bool = False
     # Frames of the last chunk that did not leave at once.
     chunk_frames: int = 0
-    # Last head announced to this client by a heartbeat.
+    # Last head announced to this client by a heartbeat, and whether the next one repeats it.
     announced_seq: int = -1
+    is_announced_again: bool = False
 
     @property
     def has_frames(self) -> bool:
@@ -181,22 +205,32 @@ class Subscription:
         """Move the send position to the end of a range that starts right after it."""
         self.position = end_seq
         if self.page is not None and end_seq >= self.page.last_seq:
-            self.drop_page()
+            self.page.users -= 1
+            self.page, self.ahead = self.ahead, None
+            self.settle_direct()
 
     def take_barrier(self) -> bool:
         """Return True once, when the position has reached the end of the replay."""
         if not self.is_replaying or self.position < self.through_seq:
             return False
         self.is_replaying = False
+        self.settle_direct()
         return True
 
-    def drop_page(self) -> None:
-        """Stop using the current page."""
-        if self.page is not None:
-            self.page.users -= 1
-            self.page = None
+    def settle_direct(self) -> None:
+        """Bring ``direct`` up to date with the pages, the replay and the sink."""
+        is_free = self.page is None and not self.is_replaying and self.is_active
+        self.direct = self.sink.direct if is_free else None
+
+    def drop_pages(self) -> None:
+        """Stop using the current page and the one after it."""
+        for page in (self.page, self.ahead):
+            if page is not None:
+                page.users -= 1
+        self.page = self.ahead = None
 
     def end(self) -> None:
         """Send nothing any more."""
         self.is_active = False
-        self.drop_page()
+        self.direct = None
+        self.drop_pages()

@@ -10,6 +10,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from khala.core.in_flight import InFlight
+from khala.core.limits import NodeLimits
 from khala.core.scheduler import DeficitRoundRobin
 from khala.core.subscription import Subscription
 from tests.range_source import WindowSource, live_subscription
@@ -35,7 +37,7 @@ def _topics(*sizes: list[int]) -> list[Subscription]:
 
 
 def _ring(topics: list[Subscription]) -> DeficitRoundRobin:
-    turns = DeficitRoundRobin(QUANTUM, CHUNK, is_text=False)
+    turns = DeficitRoundRobin(QUANTUM, CHUNK, is_text=False, in_flight=InFlight(NodeLimits()))
     for topic in topics:
         turns.add(topic)
     return turns
@@ -114,7 +116,7 @@ class TurnsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         """Four topics on one connection."""
         super().__init__()
-        self.turns = DeficitRoundRobin(QUANTUM, CHUNK, is_text=False)
+        self.turns = DeficitRoundRobin(QUANTUM, CHUNK, is_text=False, in_flight=InFlight(NodeLimits()))
         self.topics = _topics([], [], [], [])
         self.seen = dict.fromkeys(self.topics, 0)
 
@@ -169,7 +171,7 @@ class TurnsMachine(RuleBasedStateMachine):
     def no_credit_outside_the_ring(self) -> None:
         """Only a topic in the ring has a deficit, and the ring has each at most once."""
         ring = list(self.turns._ready)
-        assert len(ring) == len(set(ring)) == len(self.turns._members)
+        assert len(ring) == len(set(ring)) == len(self.turns)
         for topic in self.topics:
             assert topic.deficit_bytes == 0 or topic in ring
             # Nobody is forgotten: frames to send, and neither in the ring nor waiting for a page.

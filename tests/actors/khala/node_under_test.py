@@ -24,12 +24,14 @@ from khala.actors.access_audit import AccessAudit
 from khala.actors.commands import ClientCommands
 from khala.actors.connection import Connection
 from khala.actors.evictions import Evictions
+from khala.actors.observations import WORKERS, GroupedObservations
 from khala.actors.page_reads import PageReads
 from khala.actors.registry import TopicRegistry
 from khala.actors.replay import PageReader
 from khala.actors.supervision import Supervisor
 from khala.actors.sweeper import run_sweeper
 from khala.core.counters import NodeCounters
+from khala.core.in_flight import InFlight
 from khala.core.limits import NodeLimits
 from khala.core.origin_policy import ExactOrigins
 from khala.core.ranges import RangeCache
@@ -189,6 +191,9 @@ class NodeUnderTest:
     signer: RecordSigner = attrs.field(factory=lambda: RecordSigner(KEY_ID, KEY))
     connections: set[Connection] = attrs.field(factory=set)
     ids: CountingIds = attrs.field(factory=CountingIds)
+    in_flight: InFlight = attrs.field(
+        default=attrs.Factory(lambda node: InFlight(node.limits), takes_self=True)
+    )
 
     async def settle(self) -> None:
         """Let every task run until all wait for time or for the test."""
@@ -227,6 +232,7 @@ class NodeUnderTest:
             commands=self.commands,
             origin_policy=ExactOrigins(frozenset({"https://app.example"})),
             supervisor=self.supervisor,
+            in_flight=self.in_flight,
             audit=self.audit,
         )
         peer = ScriptedPeer(connection.emit)
@@ -335,6 +341,10 @@ async def open_node(
                 control, limits=limits, counters=counters, clock=clock, ids=CountingIds(), rng=FixedRng()
             )
             nursery.start_soon(audit.run)
+        # Without a pause, so that ``settle`` sees every answer.
+        observations = GroupedObservations(journal, pause_s=0.0)
+        for _ in range(WORKERS):
+            nursery.start_soon(observations.run)
         commands = ClientCommands(
             node_id="node-1",
             limits=limits,
@@ -342,7 +352,7 @@ async def open_node(
             clock=clock,
             tokens=tokens,
             control=control,
-            journal=journal,
+            observations=observations,
             topics=registry,
             evictions=evictions,
             audit=audit,

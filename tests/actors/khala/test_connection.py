@@ -399,7 +399,7 @@ async def test_json_after_a_full_socket(autojump_clock: MockClock) -> None:
             transport.resume()
             await node.settle()
             await node.commit(log)
-            assert not client.connection.is_direct
+            assert client.connection.outbound.direct is None
         assert client.seqs(TOPIC) == up_to(7)
 
 
@@ -412,7 +412,7 @@ async def test_an_idle_connection_has_one_task(autojump_clock: MockClock) -> Non
         nursery = client.connection._nursery
         assert nursery is not None
         assert len(nursery.child_tasks) == 0
-        assert client.connection.is_direct
+        assert client.connection.outbound.direct is not None
 
 
 # -- backpressure ------------------------------------------------------------------------------------------

@@ -43,8 +43,8 @@ def assert_nothing_is_left(node: NodeUnderTest, client: ClientUnderTest) -> None
     assert client.connection.subscriptions == {}
     assert node.counters.subscriptions_open == 0
     assert node.counters.handshakes_open == 0
-    assert client.connection._outbox.is_empty
-    assert len(client.connection._turns) == 0
+    assert not client.connection.outbound.waiting_bytes
+    assert client.connection.outbound.waiting_topics == 0
     assert node.pages.held_bytes == 0
     assert all(not topic.subscriptions for topic in node.registry._topics.values())
     assert sum(node.counters.closes.values()) == 1
@@ -206,10 +206,10 @@ async def test_a_stalled_client_costs_constant_memory(autojump_clock: MockClock)
         client = await node.follow(TOPIC, transport=transport)
         transport.stall()
         await node.commit(log, payload=bytes(1_000))
-        held = client.connection._outbox.waiting_bytes
+        held = client.connection.outbound.waiting_bytes
         for _ in range(500):
             await node.commit(log, payload=bytes(1_000))
-        assert client.connection._outbox.waiting_bytes == held
+        assert client.connection.outbound.waiting_bytes == held
         transport.resume()
         await node.settle()
         assert client.seqs(TOPIC) == up_to(504)
@@ -310,7 +310,7 @@ async def test_a_client_that_leaves_while_its_topic_fans_out(autojump_clock: Moc
 
     Race: the nursery of a connection closes one step before its task goes on.
       client:  vanishes ............ nursery closed ............. subscriptions end
-      topic:                                        send_direct: socket full -> start a writer
+      topic:                                        socket full -> start a writer
     Without leaving the topics first, the writer would be started in a closed nursery.
     """
     log = log_of(TOPIC, 3)
@@ -334,7 +334,8 @@ async def test_cancelled_from_outside(autojump_clock: MockClock) -> None:
     log = log_of(TOPIC, 3)
     async with open_node(log) as node:
         client = await node.follow(TOPIC)
-        client.connection._scope.cancel()
+        assert client.connection._nursery is not None
+        client.connection._nursery.cancel_scope.cancel()
         await node.settle()
         assert not client.is_served
         assert client.transport.is_aborted

@@ -19,7 +19,7 @@ from khala.ports import TransportBrokenError
 from tests.actors.khala.transport_suite import DEADLINE_S, TransportSuite
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from khala.ports import ByteTransport
     from tests.actors.khala.transport_suite import ClientEnd
@@ -110,6 +110,11 @@ class Wire:
         self.sent = bytearray()
         self.inbox: list[bytes] = []
         self.remote_address = ""
+
+    @property
+    def direct_send(self) -> Callable[[bytes], int]:
+        """See ByteTransport."""
+        return self.try_send
 
     def try_send(self, data: bytes | memoryview) -> int:
         taken = min(self.room, len(data))

@@ -363,22 +363,22 @@ async def test_the_floor_passes_a_subscriber_behind(autojump_clock: MockClock) -
         assert client.close_code is None
 
 
-async def test_a_page_in_hand_outlives_the_floor(autojump_clock: MockClock) -> None:
+async def test_pages_in_hand_outlive_the_floor(autojump_clock: MockClock) -> None:
     """What was read before the floor passed is still sent; then the client is told, without a gap."""
-    log = log_of(TOPIC, 200, payload=bytes(2_000))
+    log = log_of(TOPIC, 300, payload=bytes(2_000))
     limits = NodeLimits(window_max_frames=10, write_stall_timeout_s=1_000)
     async with open_node(log, limits=limits) as node:
         node.journal.page_max_frames = 100
         client = await node.follow(TOPIC, transport=_reading_slowly())
-        log.floor_seq = 190
+        log.floor_seq = 290
         await trio.sleep(CHECKED_S)
         assert client.take_all(StaleCursor) == []
-        for _ in range(100):
+        for _ in range(200):
             client.read()
             await node.settle()
-        assert client.take(StaleCursor).floor_seq == 190
+        assert client.take(StaleCursor).floor_seq == 290
         seqs = [frame.seq for message in client.take_all(FramesMessage) for frame in message.frames]
-        assert seqs == up_to(100)
+        assert seqs == up_to(200)
 
 
 @pytest.mark.parametrize(("floor", "is_stale"), [(11, False), (12, False), (13, True), (14, True)])

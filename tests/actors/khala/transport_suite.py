@@ -16,6 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 from khala.ports import ByteTransport, TransportBrokenError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
 # More than any kernel on the way holds, with the small buffers that the suite's pairs ask for.
@@ -49,6 +50,13 @@ async def _send_all(transport: ByteTransport, data: bytes) -> None:
             await transport.wait_writable()
 
 
+def _taken(send: Callable[[bytes], int], data: bytes) -> int:
+    try:
+        return send(data)
+    except BlockingIOError:
+        return 0
+
+
 def _fill(transport: ByteTransport) -> int:
     """Send until the kernel takes no more for a while; return how much it took."""
     total = refusals = 0
@@ -77,6 +85,27 @@ class TransportSuite:
                 while len(received) < len(data):
                     received += await client.receive()
         assert received == data
+
+    async def test_the_direct_send_is_the_same_send(self) -> None:
+        """Bytes of both arrive in order; where one takes nothing so does the other, and after abort both fail."""
+        async with self.open_pair() as (transport, client):
+            sent, received = b"", b""
+            with trio.fail_after(DEADLINE_S):
+                for send, data in ((transport.direct_send, b"one "), (transport.try_send, b"two")):
+                    rest = data
+                    while rest:
+                        taken = _taken(send, rest)
+                        sent, rest = sent + rest[:taken], rest[taken:]
+                        if rest:
+                            await transport.wait_writable()
+                while len(received) < len(sent):
+                    received += await client.receive()
+            assert received == sent == b"one two"
+            _fill(transport)
+            assert _taken(transport.direct_send, b"x") == 0
+            transport.abort()
+            with pytest.raises((TransportBrokenError, OSError)):
+                transport.direct_send(b"x")
 
     async def test_a_stalled_client_is_felt(self) -> None:
         """A client that does not read: sends return 0, and waiting ends only when it reads."""

@@ -2,6 +2,8 @@
 
 import pytest
 
+from khala.core.in_flight import InFlight
+from khala.core.limits import NodeLimits
 from khala.core.scheduler import DeficitRoundRobin
 from khala.core.subscription import Subscription
 from tests.range_source import WindowSource, live_subscription
@@ -10,7 +12,7 @@ KIB = 1024
 
 
 def _turns(*subscriptions: Subscription, quantum: int = 16 * KIB, chunk: int = 64 * KIB) -> DeficitRoundRobin:
-    turns = DeficitRoundRobin(quantum, chunk, is_text=False)
+    turns = DeficitRoundRobin(quantum, chunk, is_text=False, in_flight=InFlight(NodeLimits()))
     for subscription in subscriptions:
         turns.add(subscription)
     return turns
