@@ -18,6 +18,7 @@ from khala.actors.access_audit import AccessAudit
 from khala.actors.commands import ClientCommands
 from khala.actors.evictions import Evictions
 from khala.actors.listener import Listener
+from khala.actors.observations import WORKERS, GroupedObservations
 from khala.actors.observer import DeliveryObserver
 from khala.actors.page_reads import PageReads
 from khala.actors.registry import TopicRegistry
@@ -34,9 +35,11 @@ from khala.adapters.node_log import NodeLog
 from khala.adapters.postgres.journal import open_journal_reader
 from khala.adapters.sockets import open_acceptor
 from khala.adapters.sync_tokens import JwksTokenVerifier
-from khala.adapters.websocket_sansio import NO_PROXIES, SansIoPeer
+from khala.adapters.websocket_adapters import make_peer
+from khala.adapters.websocket_sansio import NO_PROXIES
 from khala.core.counters import NodeCounters
 from khala.core.origin_policy import ExactOrigins
+from khala.core.protocol import ClientBuilds
 from khala.core.ranges import RangeCache
 from khala_contracts.fanout_records import RecordVerifier
 from khala_service import failpoints
@@ -45,17 +48,20 @@ from khala_service.admin_routes import AdminToken
 from khala_service.client_address import TrustedProxies
 from khala_service.http_edge import serve
 from khala_service.identifiers import SystemClock, SystemIds, SystemRng
+from khala_service.live_limits import LimitChange, TakesEffect, take_over
 from khala_service.logs import bind_log_context
 from khala_service.metrics import MetricsRegistry
 from khala_service.readiness import make_drain_check
+from khala_service.reloading import reloadable, reloadable_config
 from khala_service.tls import TlsFiles, open_tls, trust
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from fanout_drivers.base import FanoutDriver
     from khala.actors.connection import Connection
     from khala.adapters.sockets import SocketAcceptor
+    from khala.adapters.websocket_adapters import WebSocketAdapter
     from khala.core.limits import NodeLimits
     from khala.ports import (
         ByteTransport,
@@ -99,6 +105,8 @@ class NodeParts:
     evictions: Evictions | None = None
     # None: decisions about access are reported to nobody.
     audit: AccessAudit | None = None
+    # Which clients are too old.
+    builds: ClientBuilds = attrs.field(factory=ClientBuilds)
 
 
 async def serve_engine(
@@ -113,6 +121,7 @@ async def serve_engine(
     drain: trio.Event,
     proxies: TrustedProxies = NO_PROXIES,
     tls: TlsFiles | None = None,
+    websocket_adapter: WebSocketAdapter = "websockets",
     task_status: trio.TaskStatus[tuple[int, TopicRegistry]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve WebSocket clients until ``drain`` is set and they have left.
@@ -140,6 +149,7 @@ async def serve_engine(
                 supervisor=supervisor,
                 rng=parts.rng,
             )
+            ranges = RangeCache(limits.shared_ranges_max_bytes)
             topics = TopicRegistry(
                 services,
                 subscriber=subscriber,
@@ -147,12 +157,13 @@ async def serve_engine(
                 journal=parts.journal,
                 reads=reads,
                 pages=pages,
-                ranges=RangeCache(limits.shared_ranges_max_bytes),
+                ranges=ranges,
                 limits=limits,
                 counters=counters,
                 supervisor=supervisor,
                 revocations_hinted=None if parts.evictions is None else parts.evictions.hint,
             )
+            observations = GroupedObservations(parts.journal)
             commands = ClientCommands(
                 node_id=node_id,
                 limits=limits,
@@ -160,17 +171,19 @@ async def serve_engine(
                 clock=parts.clock,
                 tokens=parts.tokens,
                 control=parts.control,
-                journal=parts.journal,
+                observations=observations,
                 topics=topics,
                 gate=parts.gate,
                 evictions=parts.evictions,
                 audit=parts.audit,
+                builds=parts.builds,
             )
 
-            def make_peer(transport: ByteTransport, connection: Connection) -> WebSocketPeer:
-                return SansIoPeer(
+            def open_peer(transport: ByteTransport, connection: Connection) -> WebSocketPeer:
+                return make_peer(
+                    websocket_adapter,
                     transport,
-                    connection.emit,
+                    connection,
                     message_max_bytes=limits.inbound_message_max_bytes,
                     proxies=proxies,
                 )
@@ -181,7 +194,7 @@ async def serve_engine(
                 ids=parts.ids,
                 commands=commands,
                 origin_policy=ExactOrigins(frozenset(cors_origins)),
-                make_peer=make_peer,
+                make_peer=open_peer,
                 supervisor=supervisor,
                 log=log,
                 audit=parts.audit,
@@ -202,11 +215,22 @@ async def serve_engine(
             observer = DeliveryObserver(
                 listener.connections, counters=counters, read_pages_bytes=lambda: pages.held_bytes
             )
+
+            def take_over_copies() -> None:
+                # Everybody else reads the limits themselves when they need them.
+                acceptor.send_buffer_bytes = limits.send_buffer_bytes
+                ranges.resize(limits.shared_ranges_max_bytes)
+
             topics.start()
+            for _ in range(WORKERS):
+                services.start_soon(
+                    supervisor.run_restarted, "observations", "observations", observations.run
+                )
             services.start_soon(supervisor.run_restarted, "sweep", "sweep", sweep)
             services.start_soon(supervisor.run_restarted, "observer", "observer", observer.run)
             task_status.started((acceptor.port, topics))
-            await listener.serve(acceptor, drain)
+            with reloadable("node.engine", take_over_copies):
+                await listener.serve(acceptor, drain)
             services.cancel_scope.cancel()
 
 
@@ -226,6 +250,7 @@ async def serve_node(
     *,
     driver: FanoutDriver,
     drain: trio.Event | None = None,
+    reread: Callable[[], NodeConfig] | None = None,
     task_status: trio.TaskStatus[NodeEndpoints] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve one node; start it with ``nursery.start`` inside ``open_asyncio_loop``.
@@ -234,6 +259,7 @@ async def serve_node(
         config: Validated configuration.
         driver: The fan-out driver that the composition root chose.
         drain: Set it to let clients leave within ``drain_timeout_s``; cancelling drops them.
+        reread: Reads the configuration again for a reload of limits and minimum build; None: never.
         task_status: Started with the bound ports once clients can connect.
 
     Raises:
@@ -241,12 +267,47 @@ async def serve_node(
     """
     if config.mode == "dev":
         failpoints.arm(config.failpoints, hit_file=config.failpoint_file)
-    limits = config.limits
+    # An object of our own: what it holds is what is in force, and a reload changes it.
+    limits, builds = attrs.evolve(config.limits), ClientBuilds(config.min_build_id)
+
+    def apply(wanted: NodeConfig) -> tuple[LimitChange, ...]:
+        changes = take_over(limits, wanted.limits)
+        old, builds.min_build_id = builds.min_build_id, wanted.min_build_id
+        if old == wanted.min_build_id:
+            return changes
+        return (*changes, LimitChange("min_build_id", old, wanted.min_build_id, TakesEffect.AT_ONCE))
+
     ids = SystemIds()
     node_id = config.node_id or ids.new("nod")
     bind_log_context(service="node", node=node_id)
     counters = NodeCounters()
     draining = drain if drain is not None else trio.Event()
+    with reloadable_config(SECTION, config, reread, live=("limits", "min_build_id"), apply=apply):
+        await _serve_configured(
+            config,
+            limits=limits,
+            builds=builds,
+            node_id=node_id,
+            ids=ids,
+            counters=counters,
+            driver=driver,
+            draining=draining,
+            task_status=task_status,
+        )
+
+
+async def _serve_configured(
+    config: NodeConfig,
+    *,
+    limits: NodeLimits,
+    builds: ClientBuilds,
+    node_id: str,
+    ids: SystemIds,
+    counters: NodeCounters,
+    driver: FanoutDriver,
+    draining: trio.Event,
+    task_status: trio.TaskStatus[NodeEndpoints],
+) -> None:
     verify = trust(SECTION, config.tls_ca)
     keys = JwksTokenVerifier(HttpKeySource(config.control_url, verify=verify))
     async with (
@@ -285,6 +346,7 @@ async def serve_node(
             gate=gate,
             evictions=evictions,
             audit=audit,
+            builds=builds,
         )
         async with trio.open_nursery() as engine:
 
@@ -302,6 +364,7 @@ async def serve_node(
                     counters=counters,
                     drain=draining,
                     tls=TlsFiles.of(SECTION, config.tls_cert, config.tls_key),
+                    websocket_adapter=config.websocket_adapter,
                     task_status=task_status,
                 )
 
@@ -314,7 +377,14 @@ async def serve_node(
             port, topics = await engine.start(run_engine)
             metrics = MetricsRegistry("node")
             watch_node(
-                metrics, counters, topics, pools=journal.pools, driver=watch, evictions=evictions, audit=audit
+                metrics,
+                counters,
+                topics,
+                limits,
+                pools=journal.pools,
+                driver=watch,
+                evictions=evictions,
+                audit=audit,
             )
             checks = {"draining": make_drain_check(draining), **needed}
             admin_port = await services.start(

@@ -95,12 +95,12 @@ class ScriptedPeer:
         assert self.request is not None
         return self.request
 
-    def accept(self, subprotocol: str) -> None:
+    async def accept(self, subprotocol: str) -> None:
         """Upgrade."""
         self.accepted = subprotocol
         self.emit(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
 
-    def reject(self, status: int, text: str) -> None:
+    async def reject(self, status: int, text: str) -> None:
         """Refuse the upgrade."""
         self.rejected = (status, text)
         self.emit(b"HTTP/1.1 %d Refused\r\n\r\n" % status)

@@ -78,6 +78,16 @@ async def test_a_refused_upgrade(loop: LoopKind, status: str, code: str) -> None
     assert error.retryable == (code == "unavailable")
 
 
+@on_both_loops
+async def test_a_node_that_turns_us_away(loop: LoopKind) -> None:
+    """KH-12: 429 carries the time at which to return, to the millisecond."""
+    body = '{"code":"rate_limited","retry_after_ms":1234}'
+    head = f"HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with served(partial(answer, head + body)) as url:
+        error = await failure_of(loop, url)
+    assert (error.code, error.retry_after_ms, error.retryable) == ("rate_limited", 1_234, True)
+
+
 @pytest.mark.parametrize("text", ["", "this is not HTTP\r\n\r\n"])
 @on_both_loops
 async def test_something_else_listens_there(loop: LoopKind, text: str) -> None:

@@ -5,7 +5,7 @@ from websockets.extensions import Extension
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from khala.core.websocket_frames import frame_header, frame_message
+from khala.core.websocket_frames import frame_close, frame_header, frame_message
 
 NO_EXTENSIONS: list[Extension] = []
 
@@ -47,3 +47,16 @@ def test_the_header_stands_alone() -> None:
     """A header for bytes that are joined elsewhere equals that of the whole message."""
     assert frame_header(300) + bytes(300) == frame_message(bytes(300))
     assert frame_header(300, is_text=True)[0] == 0x81
+
+
+@pytest.mark.parametrize("reason", ["", "draining", "x" * 123])
+def test_a_close(reason: str) -> None:
+    """Code and reason come back from the library's parser."""
+    frame = _parse(frame_close(4000, reason))
+    assert (frame.fin, frame.opcode) == (True, Opcode.CLOSE)
+    assert bytes(frame.data) == (4000).to_bytes(2, "big") + reason.encode()
+
+
+def test_a_long_reason_is_cut() -> None:
+    """A control frame has 125 bytes at most."""
+    assert len(frame_close(1002, "x" * 124)) == 127

@@ -1,0 +1,1 @@
+"""The client of the Autobahn cases: a program for an environment of its own."""

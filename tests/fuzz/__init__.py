@@ -1,0 +1,1 @@
+"""Noise against everything that reads bytes from outside; see targets.py for what must hold."""
