@@ -80,6 +80,11 @@ class Evictions:
         """Whether a granted right has been lost since the token was made."""
         return grant.org_id is not None and grant.org_id in self.view.lost_orgs(claims)
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether for so long nobody could say who may stay that connections end; see ``sweep``."""
+        return self.feed.staleness_s >= self._limits.revocation_close_after_s
+
     def sweep(self, connection: Connection) -> None:
         """End a connection if for too long nobody could say that it may stay.
 

@@ -68,17 +68,27 @@ SubscriptionStart = CursorStart | SubscribeFrom
 
 @attrs.frozen
 class Serve:
-    """Frames after ``start_seq`` follow; they begin with this chain."""
+    """Frames after ``start_seq`` follow; they begin with this chain.
+
+    Attributes:
+        budget_used: Share of the replay budget that they need, the larger of frames and bytes; at most 1.
+    """
 
     start_seq: int
     chain_at_start: bytes
+    budget_used: float = attrs.field(default=0.0, eq=False)
 
 
 @attrs.frozen
 class Stale:
-    """The client must start anew, for this reason."""
+    """The client must start anew, for this reason.
+
+    Attributes:
+        budget_used: As in ``Serve``, above 1; 0 if it was not the budget.
+    """
 
     reason: StaleReason
+    budget_used: float = attrs.field(default=0.0, eq=False)
 
 
 Classification = Serve | Stale
@@ -174,10 +184,17 @@ def _judge_budget(
         # raises Unavailable before it comes to this (INV-5: trouble is never a stale cursor).
         msg = f"no journal row at seq={position} of topic={seen.topic}"
         raise LookupError(msg)
-    if seen.head_seq - position > topic_class.replay_budget_events:
-        return Stale(StaleReason.REPLAY_BUDGET_EXCEEDED)
-    if seen.head_bytes_total - bytes_before > topic_class.replay_budget_bytes:
-        return Stale(StaleReason.REPLAY_BUDGET_EXCEEDED)
+    frames, size_bytes = seen.head_seq - position, seen.head_bytes_total - bytes_before
+    used = max(
+        _share(frames, topic_class.replay_budget_events), _share(size_bytes, topic_class.replay_budget_bytes)
+    )
+    if frames > topic_class.replay_budget_events or size_bytes > topic_class.replay_budget_bytes:
+        return Stale(StaleReason.REPLAY_BUDGET_EXCEEDED, used)
     chain = _chain_at(position, seen, row, chain_start=chain_start)
     assert chain is not None, position  # each way into here above knows it
-    return Serve(position, chain)
+    return Serve(position, chain, used)
+
+
+def _share(used: int, budget: int) -> float:
+    """Return how much of a budget is used; above 1 iff ``used > budget``. Of none anything is too much."""
+    return used / budget if budget else 2.0 * (used > 0)

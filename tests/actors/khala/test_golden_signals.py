@@ -20,10 +20,11 @@ from khala.core.counters import (
     VersionCounters,
 )
 from khala_contracts.codec import CursorStart
+from khala_contracts.topics import parse_topic
 from khala_service.metrics import MetricsRegistry
 from tests.actors.khala.node_under_test import NodeUnderTest, hello_with, open_node
 from tests.actors.khala.simulated_transport import SimulatedTransport
-from tests.topic_log import LINEAGE, TopicLog, run_topic
+from tests.topic_log import LINEAGE, TopicLog, claims_for, run_topic
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -355,6 +356,8 @@ def test_every_counter_is_shown() -> None:
         "slow_consumer_actions",
         "slow_topic_actions",
         "eviction_delays",
+        "replay_budget_used",
+        "limit_violations",
     }
     nested = {"by_class", "by_version", "delivery"}
     assert {field.name for field in attrs.fields(NodeCounters)} == shown | nested
@@ -364,3 +367,32 @@ def test_every_counter_is_shown() -> None:
     of_delivery = {*metrics.DELIVERY, "write_stall_max_s", "by_class"}
     assert {field.name for field in attrs.fields(DeliveryState)} == of_delivery
     assert {field.name for field in attrs.fields(ClassDelivery)} == set(metrics.DELIVERY_BY_CLASS)
+
+
+@pytest.mark.parametrize(
+    ("head", "share", "is_served"), [(250, 0.5, True), (500, 1.0, True), (501, 1.002, False)]
+)
+async def test_what_a_subscribe_needs_of_its_replay_budget(
+    autojump_clock: MockClock, head: int, share: float, is_served: bool
+) -> None:
+    """KH-16: exactly the budget is in the bucket of the served, one frame more is above it; by tier."""
+    topic = parse_topic(f"user:{claims_for().user_id}:notifications")
+    log = TopicLog(topic)
+    log.append(head)
+    async with open_node(log) as node:
+        scrape = Scrape.of(node)
+        client = await node.follow(topic)
+        await node.follow(
+            topic, start=CursorStart(head + 1, LINEAGE)
+        )  # another history: no question of budgets
+        assert client.position(topic) == (head if is_served else -1)
+
+        def sample(name: str, **labels: str) -> float | None:
+            return scrape.registry.sample(
+                f"khala_replay_budget_used_ratio_{name}", {"tier": "cold", **labels}
+            )
+
+        assert (sample("count"), sample("sum")) == (1, pytest.approx(share))
+        assert sample("bucket", le="1.0") == is_served
+        assert sample("bucket", le="0.5") == (share <= 0.5)
+        assert scrape.registry.sample("khala_replay_budget_used_ratio_count", {"tier": "warm"}) == 0

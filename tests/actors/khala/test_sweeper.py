@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 
+from khala.actors.sweeper import Sweeper
 from khala.core.limits import NodeLimits
 from khala_contracts.codec import (
     ClientHeartbeat,
@@ -17,6 +19,7 @@ from khala_contracts.codec import (
 )
 from khala_contracts.sync_claims import GrantBasis
 from khala_contracts.topics import parse_topic
+from khala_service.live_limits import take_over
 from tests.actors.khala.fake_journal import log_of
 from tests.actors.khala.node_under_test import open_node
 from tests.actors.khala.simulated_transport import SimulatedTransport
@@ -107,6 +110,100 @@ async def test_a_renewed_token_moves_the_end(autojump_clock: MockClock) -> None:
         assert client.close_code == 4005
 
 
+async def test_a_renewed_token_that_ends_sooner(autojump_clock: MockClock) -> None:
+    """The newest token counts also if it ends before the one that it renews."""
+    async with open_node() as node:
+        client = await node.connect()
+        await _live_until(client, 16)
+        token = node.grant()
+        node.tokens.claims[token] = attrs.evolve(node.tokens.claims[token], expires_at_s=WALL_S - 8)
+        # Long enough that a sweep looks meanwhile, and goes by the token before it.
+        node.control.delay_s = 1.0
+        client.say(Renew(token))
+        await _live_until(client, 21.7)
+        assert client.close_code is None
+        await _live_until(client, 22.3)
+        assert client.close_code == 4005
+
+
+# -- limits that change -----------------------------------------------------------------------------
+
+
+async def test_a_deadline_that_a_reload_moves_up(autojump_clock: MockClock) -> None:
+    """Limits that are read again count for connections that are there already, at the next sweep."""
+    async with open_node() as node:
+        client = await node.connect()
+        await trio.sleep(20)
+        assert client.close_code is None
+        take_over(node.limits, attrs.evolve(node.limits, dead_after_s=18.0))
+        await trio.sleep(0.3)
+        assert client.close_code == 4002
+
+
+# -- what a sweep costs ------------------------------------------------------------------------------
+
+
+async def test_nobody_is_looked_at_before_something_is_due(autojump_clock: MockClock) -> None:
+    """A connection at rest is looked at for its heartbeats only: 4 times a minute, not 240 times."""
+    async with open_node(log_of(TOPIC, 3)) as node:
+        clients = [await node.follow(TOPIC) for _ in range(50)]
+        sweeper = Sweeper(node.connections, node.limits, node.counters, node.clock)
+        await sweeper.sweep()
+        began = sweeper.looks
+        for _ in range(4):
+            for client in clients:
+                client.say(ClientHeartbeat())
+            for _ in range(60):
+                await sweeper.sweep()
+                await trio.sleep(0.25)
+        # The node's own sweeper looks too, at the same deadlines.
+        assert sweeper.looks - began <= 50 * 5
+        assert all(len(client.take_all(ServerHeartbeat)) >= 3 for client in clients)
+
+
+async def test_whoever_has_bytes_waiting_is_looked_at_each_time(autojump_clock: MockClock) -> None:
+    """While the kernel takes nothing, and once more when it has: then nothing of it is remembered."""
+    log = log_of(TOPIC, 3)
+    async with open_node(log) as node:
+        transport = SimulatedTransport()
+        client = await node.follow(TOPIC, transport=transport)
+        await trio.sleep(1)
+        assert client.connection.look_at > trio.current_time()
+        transport.stall()
+        await node.commit(log)
+        for _ in range(8):
+            assert client.connection.look_at <= trio.current_time()
+            await trio.sleep(0.25)
+        assert client.connection.slow_consumers
+        transport.resume()
+        client.read()
+        await trio.sleep(0.6)
+        assert not client.connection.slow_consumers
+        assert client.connection.look_at > trio.current_time()
+
+
+async def test_others_have_turns_during_a_sweep(autojump_clock: MockClock) -> None:
+    """200 heartbeats that fall due at once are sent in pieces, each of them less than a millisecond."""
+    async with open_node(log_of(TOPIC, 3)) as node:
+        clients = [await node.follow(TOPIC) for _ in range(200)]
+        for client in clients:
+            client.connection.look_at = client.connection.next_heartbeat_at = 0.0
+        turns = 0
+
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_turns)
+            await Sweeper(node.connections, node.limits, node.counters, node.clock).sweep()
+            nursery.cancel_scope.cancel()
+        assert turns >= 2
+        assert all(len(client.take_all(ServerHeartbeat)) == 1 for client in clients)
+
+
 # -- heartbeats ------------------------------------------------------------------------------------------
 
 
@@ -119,18 +216,21 @@ async def _heartbeats(client: ClientUnderTest, until_s: float) -> list[list[tupl
 
 
 async def test_heartbeats_name_what_has_moved(autojump_clock: MockClock) -> None:
-    """Every 15 s: topics whose head moved since the last one; every fourth time all of them."""
+    """Every 15 s: topics whose head has moved, twice; every fourth time all of them."""
     log, other = log_of(TOPIC, 3), log_of(OTHER_TOPIC, 7)
     async with open_node(log, other) as node:
         client = await node.follow(TOPIC, OTHER_TOPIC)
         one, two = (TOPIC.name, 3), (OTHER_TOPIC.name, 7)
         assert await _heartbeats(client, 14.9) == []
         assert await _heartbeats(client, 15.3) == [[one, two]]
-        assert await _heartbeats(client, 30.6) == [[]]
+        assert await _heartbeats(client, 30.6) == [[one, two]]
         await node.commit(log)
         assert await _heartbeats(client, 45.9) == [[(TOPIC.name, 4)]]
         assert await _heartbeats(client, 61.2) == [[(TOPIC.name, 4), two]]
         assert await _heartbeats(client, 76.5) == [[]]
+        await node.commit(other)
+        assert await _heartbeats(client, 91.8) == [[(OTHER_TOPIC.name, 8)]]
+        assert await _heartbeats(client, 107.1) == [[(OTHER_TOPIC.name, 8)]]
 
 
 async def test_a_heartbeat_proves_where_the_topic_stands(autojump_clock: MockClock) -> None:
@@ -148,7 +248,7 @@ async def test_a_heartbeat_proves_where_the_topic_stands(autojump_clock: MockClo
 
 
 async def test_headroom_shrinks_with_the_distance(autojump_clock: MockClock) -> None:
-    """A client behind learns by how many frames it may fall further before it is stale."""
+    """A client behind learns by how many frames it may fall further, and when what it needs next expires."""
     log = log_of(TOPIC, 0)
     limits = NodeLimits(write_stall_timeout_s=1_000)
     async with open_node(log, limits=limits) as node:
@@ -163,6 +263,58 @@ async def test_headroom_shrinks_with_the_distance(autojump_clock: MockClock) -> 
         (topic,) = client.take(ServerHeartbeat).topics
         # The first 100 are in the remainder, so 300 are still to be sent.
         assert topic.headroom_frames == TOPIC.topic_class.replay_budget_events - 300
+        # Frame 101 came 15 s ago.
+        assert topic.headroom_ms == pytest.approx((TOPIC.topic_class.retention_s - 15) * 1000, abs=300)
+
+
+async def test_headroom_counts_bytes_too(autojump_clock: MockClock) -> None:
+    """KH-37: large frames reach the budget in bytes long before the one in frames."""
+    log = log_of(TOPIC, 10, payload=bytes(100_000))
+    async with open_node(log) as node:
+        client = await node.follow(TOPIC, start=SubscribeFrom.NOW)
+        await trio.sleep(15.3)
+        (topic,) = client.take(ServerHeartbeat).topics
+        assert topic.headroom_frames == TOPIC.topic_class.replay_budget_bytes // len(log.entries[-1])
+        assert topic.headroom_frames < 336
+
+
+async def test_headroom_is_gone_once_the_floor_has_passed(autojump_clock: MockClock) -> None:
+    """Its window still serves it; a resume from where it stands would be stale, and it is told so."""
+    log = log_of(TOPIC, 0)
+    limits = NodeLimits(write_stall_timeout_s=1_000)
+    async with open_node(log, limits=limits) as node:
+        transport = SimulatedTransport()
+        client = await node.follow(TOPIC, transport=transport)
+        transport.stall()
+        for _ in range(4):
+            await node.commit(log, 100)
+        log.floor_seq = 102
+        await trio.sleep(15.3)
+        transport.resume()
+        await node.settle()
+        (topic,) = client.take(ServerHeartbeat).topics
+        assert (topic.headroom_frames, topic.headroom_ms) == (0, 0)
+        assert client.seqs(TOPIC) == list(range(1, 401))
+
+
+@pytest.mark.parametrize("is_text", [False, True])
+async def test_heartbeats_are_encoded_once(autojump_clock: MockClock, is_text: bool) -> None:
+    """KH-37: a thousand followers at the head cost one encoding for each head that is stated."""
+    log = log_of(TOPIC, 5)
+    async with open_node(log) as node:
+        clients = [await node.follow(TOPIC, is_text=is_text) for _ in range(40)]
+        heartbeats = node.registry._topics[TOPIC.name].heartbeats
+        await trio.sleep(15.3)
+        first = heartbeats._shared[is_text]
+        assert all(client.take(ServerHeartbeat).topics[0].head_seq == 5 for client in clients)
+        await node.commit(log)
+        await trio.sleep(15.3)
+        assert heartbeats._shared.keys() == {is_text}
+        assert heartbeats._shared[is_text] is not first
+        said = {client.take(ServerHeartbeat).topics for client in clients}
+        assert len(said) == 1
+        ((topic,),) = said
+        assert (topic.head_seq, topic.chain) == (6, log.chains[6])
 
 
 async def test_an_idle_client_gets_heartbeats_only(autojump_clock: MockClock) -> None:

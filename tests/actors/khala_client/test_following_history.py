@@ -195,3 +195,49 @@ async def test_an_explicit_start_begins_a_store_anew(world: World) -> None:
         async with khala.subscribe(TOPIC, after="beginning") as events:
             assert await take(events, 5) == [1, 2, 3, 4, 5]
     assert [event.seq for event in store.read_history(TOPIC)] == [4, 5]
+
+
+@on_both_loops
+async def test_a_stale_store_begins_again_as_a_fresh_one(world: World) -> None:
+    """KH-07: stale leaves the store as it was; a bootstrap resets its position before the first event counts."""
+    log = world.add(TOPIC, 3)
+    stale, fresh = MemoryStore(keep_frames=True), MemoryStore(keep_frames=True)
+    async with client(world) as khala:
+        async with khala.subscribe(TOPIC, store=stale) as events:
+            await take(events, 3)
+        log.append(6)
+        log.floor_seq = 6
+        async with khala.subscribe(TOPIC, store=stale) as events:
+            with pytest.raises(StaleCursor):
+                await take(events, 1)
+        before = stale.load_cursor(TOPIC)
+        assert before is not None
+        assert (before.seq, [event.seq for event in stale.read_history(TOPIC)]) == (3, [1, 2, 3])
+        for store in (stale, fresh):
+            async with khala.subscribe(TOPIC, after="earliest", store=store) as events:
+                assert await take(events, 1) == [6]
+                began = store.load_cursor(TOPIC)
+                assert began is not None
+                assert (began.seq, began.chain) == (5, log.chains[5])
+                assert list(store.read_history(TOPIC)) == []
+                assert await take(events, 3) == [7, 8, 9]
+    assert stale.load_cursor(TOPIC) == fresh.load_cursor(TOPIC)
+    assert list(stale.read_history(TOPIC)) == list(fresh.read_history(TOPIC))
+
+
+@on_both_loops
+async def test_a_stale_store_that_reads_pages_ends_as_a_fresh_one(world: World) -> None:
+    """KH-07: what is not replayed any more is read and verified first; then both hold the same, to the byte."""
+    log = world.add(TOPIC, 3)
+    stale, fresh = MemoryStore(keep_frames=True), MemoryStore(keep_frames=True)
+    async with client(world) as khala:
+        async with khala.subscribe(TOPIC, store=stale) as events:
+            await take(events, 3)
+        log.append(6)
+        log.floor_seq = 6
+        async with khala.subscribe(TOPIC, store=stale, history_by_pages=True) as events:
+            assert await take(events, 6) == [4, 5, 6, 7, 8, 9]
+        async with khala.subscribe(TOPIC, store=fresh, history_by_pages=True) as events:
+            assert await take(events, 9) == list(range(1, 10))
+    assert stale.load_cursor(TOPIC) == fresh.load_cursor(TOPIC)
+    assert list(stale.read_history(TOPIC)) == list(fresh.read_history(TOPIC))

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tests.topic_log import TopicLog
 
 M = TypeVar("M")
-_REQUEST = (
+UPGRADE_REQUEST = (
     "GET /sync/v1/ws HTTP/1.1\r\nHost: node\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Protocol: {}\r\n\r\n"
@@ -54,6 +54,11 @@ INSERT INTO runtime.journal
 SELECT $1, seq, entry, chain, total, NULL, clock_timestamp()
 FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[]) AS rows (seq, entry, chain, total)
 ON CONFLICT DO NOTHING
+"""
+_FLOOR = """
+UPDATE runtime.topic_heads
+SET floor_seq = $2, floor_chain = $3, floor_bytes_total = $4, floor_reason = $5
+WHERE topic = $1
 """
 
 
@@ -85,7 +90,7 @@ class Authority:
         record = log.append(count, payload=payload)
         while True:
             try:
-                await self._write(log, before)
+                await self.write(log, before)
             except Unavailable:
                 self.repeats += 1
                 await trio.sleep(0.05)
@@ -94,7 +99,21 @@ class Authority:
         if is_said:
             await self.driver.publish(record.topic, self.signer.seal(record))
 
-    async def _write(self, log: TopicLog, after_seq: int) -> None:
+    async def move_floor(self, log: TopicLog, floor_seq: int, *, is_pruned: bool = False) -> None:
+        """Retain from ``floor_seq`` on, for the log's reason; rows below stay for a while unless pruned."""
+        log.floor_seq = floor_seq
+        seen = log.observe()
+        topic = log.topic.name
+        await self.pool.execute(
+            _FLOOR, topic, floor_seq, seen.floor_chain, seen.floor_bytes_total, seen.floor_reason.value
+        )
+        if is_pruned:
+            await self.pool.execute(
+                "DELETE FROM runtime.journal WHERE topic = $1 AND seq < $2", topic, floor_seq
+            )
+
+    async def write(self, log: TopicLog, after_seq: int) -> None:
+        """Write the head row and the journal's rows after ``after_seq``. Raises Unavailable."""
         seen = log.observe()
         seqs = list(range(after_seq + 1, log.head_seq + 1))
         async with self.pool.acquire() as connection, connection.transaction():
@@ -146,18 +165,23 @@ class BareClient:
         self._heard.set()
 
     async def say(self, message: ClientMessage) -> None:
-        """Send one message, masked with zeros."""
+        """Send one message."""
         if self.transcript.is_text:
-            opcode, payload = 0x81, codec.encode_client_message_json(message).encode()
+            await self.say_raw(codec.encode_client_message_json(message).encode())
         else:
-            opcode, payload = 0x82, codec.encode_client_message(message)
-        size = len(payload)
+            await self.say_raw(codec.encode_client_message(message))
+
+    async def say_raw(self, payload: bytes) -> None:
+        """Send one message of these bytes, masked with zeros."""
+        opcode, size = 0x81 if self.transcript.is_text else 0x82, len(payload)
         head = bytes((opcode, 0x80 | size)) if size < 126 else bytes((opcode, 0xFE)) + size.to_bytes(2, "big")
         await self.stream.send_all(head + bytes(4) + payload)
 
-    async def subscribe(self, *topics: ParsedTopic, start: CursorStart | None = None) -> None:
+    async def subscribe(
+        self, *topics: ParsedTopic, start: CursorStart | SubscribeFrom = SubscribeFrom.BEGINNING
+    ) -> None:
         """Subscribe, from the beginning if nothing else is said."""
-        how = start or FromStart(SubscribeFrom.BEGINNING)
+        how = FromStart(start) if isinstance(start, SubscribeFrom) else start
         await self.say(Subscribe(tuple(TopicStart(topic.name, how) for topic in topics)))
 
     async def wait(self, is_met: Callable[[], object], *, within_s: float = 10.0) -> None:
@@ -191,7 +215,7 @@ async def open_socket(port: int, nursery: trio.Nursery, *, is_text: bool = False
     """Connect to a node and ask for the upgrade; the client reads in ``nursery``."""
     stream = await trio.open_tcp_stream("127.0.0.1", port)
     client = BareClient(stream, WireTranscript(is_text=is_text))
-    await stream.send_all(_REQUEST.format("khala.v1.json" if is_text else "khala.v1").encode())
+    await stream.send_all(UPGRADE_REQUEST.format("khala.v1.json" if is_text else "khala.v1").encode())
     nursery.start_soon(client.run)
     return client
 
