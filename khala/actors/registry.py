@@ -23,7 +23,7 @@ from khala.ports import JournalUnavailableError
 from khala_contracts.codec import WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from fanout_drivers.base import FanoutSubscriber, RecordCopy
     from khala.actors.page_reads import PageReads
@@ -41,6 +41,12 @@ if TYPE_CHECKING:
 # arrived whole would be read from the journal again.
 _RECORDS_PER_TURN: Final = 32
 
+# Topics compared with the journal before others get a turn, 5 microseconds each. More: all frames wait for it.
+_TOPICS_PER_TURN: Final = 64
+
+# Time between two looks at the age of windows. Longer: more memory while much is written. Shorter: who comes
+# back after a moment reads the journal.
+_AGEING_S: Final = 5.0
 
 # Pause between two checks that are wanted, as a multiple of the time that the first of them took.
 _CHECK_PAUSE: Final = 4.0
@@ -82,7 +88,8 @@ class TopicRegistry:
         self.trace = DeliveryTrace(limits, now=trio.current_time())
         self._topics: dict[TopicName, TopicActor] = {}
         self._scopes: dict[TopicName, trio.CancelScope] = {}
-        # Least recently written first; what is trimmed when all windows together are too large.
+        # Least recently needed first: written, or sent from in turn (on the direct path it was written just
+        # before). What is trimmed when all windows together are too large.
         self._by_use: OrderedDict[TopicName, TopicActor] = OrderedDict()
         self._windows_bytes = 0
         # Monotonic time of the last position check that was answered.
@@ -95,7 +102,7 @@ class TopicRegistry:
 
     @property
     def windows_bytes(self) -> int:
-        """Bytes of the windows of all topics."""
+        """Memory of the windows of all topics."""
         return self._windows_bytes
 
     def __len__(self) -> int:
@@ -143,7 +150,7 @@ class TopicRegistry:
         topic.pending_joins -= 1
 
     def grew(self, topic: TopicActor, byte_count: int) -> None:
-        """Account for a window; drop the oldest frames of the least recently written ones."""
+        """Account for a window; drop the oldest frames of the least recently needed ones."""
         self._windows_bytes += byte_count
         self._by_use[topic.parsed.name] = topic
         self._by_use.move_to_end(topic.parsed.name)
@@ -153,6 +160,11 @@ class TopicRegistry:
             self._windows_bytes -= freed
             if not len(oldest.window):
                 del self._by_use[oldest.parsed.name]
+
+    def needed(self, topic: TopicActor) -> None:
+        """Keep the window of a topic that somebody sends from: its frames would be read from the journal."""
+        if topic.parsed.name in self._by_use:
+            self._by_use.move_to_end(topic.parsed.name)
 
     async def _supervise(self, topic: TopicActor) -> None:
         with trio.CancelScope() as scope:
@@ -269,7 +281,9 @@ class TopicRegistry:
             return
         self._counters.position_checks += 1
         self.checked_at = trio.current_time()
-        for topic, start, seen in zip(asked, since, observations, strict=True):
+        for number, (topic, start, seen) in enumerate(zip(asked, since, observations, strict=True), start=1):
+            if number % _TOPICS_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()
             if self._topics.get(topic.parsed.name) is not topic:
                 continue  # stopped while the journal answered; its window is accounted for already
             try:
@@ -279,10 +293,15 @@ class TopicRegistry:
                 topic.position_unknown()
 
     async def run_linger(self) -> None:
-        """Stop topics that nobody has followed for ``topic_linger_s``."""
+        """Stop topics that nobody has followed for ``topic_linger_s``; age the windows."""
+        heads: dict[TopicName, int] = {}
+        age_at = trio.current_time()
         while True:
             await trio.sleep(min(1.0, self._limits.topic_linger_s))
             now = trio.current_time()
+            if now >= age_at:
+                heads = await self._age_windows(heads)
+                age_at = now + _AGEING_S
             for topic in tuple(self._topics.values()):
                 since = topic.empty_since
                 is_idle = since is not None and now - since >= self._limits.topic_linger_s
@@ -293,9 +312,31 @@ class TopicRegistry:
                 except Exception as exc:  # noqa: BLE001 - one topic; the others are stopped all the same
                     self._supervisor.note_crash("linger", topic.parsed.name, exc)
 
+    async def _age_windows(self, heads: Mapping[TopicName, int]) -> dict[TopicName, int]:
+        """Drop what was there at the last look, while all windows together are above half their budget.
+
+        The other half is for bursts: a city that streams all day holds what somebody who was away for
+        a moment needs, and not everything that may be held. The least recently needed goes first.
+
+        Args:
+            heads: Of the windows, at the last look.
+
+        Returns:
+            The same now.
+        """
+        for number, (name, topic) in enumerate(tuple(self._by_use.items()), start=1):
+            if self._windows_bytes <= self._limits.windows_max_bytes // 2:
+                break
+            if number % _TOPICS_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()
+            if self._topics.get(name) is topic and name in heads:
+                window = topic.window
+                self._windows_bytes -= window.drop_oldest(heads[name] - window.base_seq + 1)
+        return {name: topic.window.head_seq for name, topic in self._by_use.items()}
+
     async def _stop(self, topic: TopicActor) -> None:
         name = topic.parsed.name
-        self._windows_bytes -= topic.window.size_bytes
+        self._windows_bytes -= topic.window.memory_bytes
         self._by_use.pop(name, None)
         del self._topics[name]
         self.trace.close_topic(name)

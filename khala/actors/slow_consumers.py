@@ -29,23 +29,23 @@ def look_for_slow_consumers(
     connection: Connection, *, limits: NodeLimits, counters: NodeCounters, now: float
 ) -> None:
     """Judge every subscription of a connection once, and do what is due."""
-    backlogged_since = connection.backlogged_since
-    if backlogged_since is None:
-        if connection.slow_consumers:
-            connection.slow_consumers.clear()
+    backlogged_since = connection.outbound.backlogged_since
+    if backlogged_since is None and not connection.slow_consumers:
         return
     for subscription in tuple(connection.subscriptions.values()):
+        slow = connection.slow_consumers.get(subscription)
+        if backlogged_since is None and not (slow is not None and subscription.is_waiting_for_page):
+            connection.slow_consumers.pop(subscription, None)
+            continue
         progress = _progress(connection, subscription)
         if progress is None:
             connection.slow_consumers.pop(subscription, None)
             continue
-        slow = connection.slow_consumers.get(subscription)
-        if slow is None or slow.backlogged_since != backlogged_since:
-            # It has drained since the last look: whatever it was offered, it took.
+        if slow is None or slow.has_drained(progress.sent, backlogged_since):
             policy = policy_for(subscription.parsed.topic_class.tier, limits)
             slow = connection.slow_consumers[subscription] = SlowConsumer(policy, backlogged_since)
         # A notice that has no room is given later, and nothing else is done before it.
-        if not connection.has_room and not slow.is_notified:
+        if not connection.outbound.has_room and not slow.is_notified:
             continue
         action = slow.judge(progress, now)
         if action is not None:
@@ -57,11 +57,12 @@ def look_for_slow_consumers(
 def _progress(connection: Connection, subscription: Subscription) -> Progress | None:
     """Return how far a subscription is; None if everything there is was taken."""
     source = subscription.source
-    sent = subscription.position - connection.unsent_part(subscription)
+    sent = subscription.position - connection.outbound.unsent_part(subscription)
     if sent >= source.head_seq:
         return None
     unsent_since: float | None = None
-    if not subscription.is_replaying:
+    # Not `is_replaying`: the end of a replay may have left our hands, and not the client's.
+    if floor(sent) >= subscription.through_seq:
         unsent_since = source.appended_at(floor(sent) + 1)
         if unsent_since is None:
             unsent_since = subscription.began_at
@@ -80,7 +81,7 @@ def _act(
     match action:
         case SlowConsumerAction.THROTTLE:
             counters.note_slow_topic(action.value, subscription.parsed.topic_class.tier)
-            first_unsent = floor(subscription.position - connection.unsent_part(subscription)) + 1
+            first_unsent = floor(subscription.position - connection.outbound.unsent_part(subscription)) + 1
             connection.push_control(
                 Lagging(
                     subscription.parsed.name,
@@ -93,7 +94,8 @@ def _act(
         case SlowConsumerAction.RELEASE:
             _release(connection, subscription, counters=counters)
         case SlowConsumerAction.DISCONNECT:
-            connection.close_slow()
+            counters.note_slow_disconnect(subscription.parsed.topic_class.tier)
+            connection.close_slow(_release_limit(subscription))
 
 
 def _release(connection: Connection, subscription: Subscription, *, counters: NodeCounters) -> None:
@@ -102,7 +104,13 @@ def _release(connection: Connection, subscription: Subscription, *, counters: No
         limits = connection.limits
         connection.releases = SlidingCount(limits.releases_max, limits.releases_window_s)
     if connection.releases.exceeds(trio.current_time()):
-        connection.close_slow()
+        counters.note_slow_disconnect(subscription.parsed.topic_class.tier)
+        connection.close_slow("releases_max")
     else:
         counters.note_slow_topic("release", subscription.parsed.topic_class.tier)
+        connection.note_limit(_release_limit(subscription))
         connection.finish_subscription(subscription, EndedReleased())
+
+
+def _release_limit(subscription: Subscription) -> str:
+    return f"release_after_{subscription.parsed.topic_class.tier.value}_s"

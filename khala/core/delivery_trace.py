@@ -5,7 +5,8 @@ topic's window grows, when a fan-out is over, when a subscription starts or ends
 on a connection in its turn. The direct path writes nothing for a delivery: what went that way went
 between the beginning and the end of its fan-out.
 
-    TopicTrace         one per live topic, and the newest ``trace_topics_max`` that are no longer live
+    TopicTrace         one per live topic, and the newest ``trace_topics_max`` that are no longer live; each has
+                       up to ``trace_marks_max`` marks, and as few as 8 where many more topics are live than that
     SubscriptionNote   the newest ``trace_subscriptions_max``, refused and ended ones included
 
 Times are monotonic seconds of this process; whoever shows them turns them into wall time. Bounds only
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # Chunks of one subscription that went out in turn: a replay has a few, a slow client many.
 _MARKS_PER_SUBSCRIPTION: Final = 32
+# However many topics are live. Fewer: bounds of minutes after the first few frames.
+_MARKS_MIN: Final = 8
 
 
 @attrs.define(eq=False)
@@ -171,9 +174,18 @@ class DeliveryTrace:
         """Return the trace of a topic that becomes live; with what is remembered from earlier."""
         trace = self._stopped.pop(topic, None)
         if trace is None:
-            trace = TopicTrace(topic, self._limits.trace_marks_max)
+            trace = TopicTrace(topic, self._marks_for(len(self._live) + 1))
         self._live[topic] = trace
         return trace
+
+    def _marks_for(self, live_topics: int) -> int:
+        """Return how many marks of each kind a topic gets: fewer, and so coarser ones, if very many are live.
+
+        Otherwise 20,000 topics would need more for their traces than all windows of a node together.
+        """
+        limits = self._limits
+        share = limits.trace_marks_max * limits.trace_topics_max // live_topics
+        return max(min(limits.trace_marks_max, _MARKS_MIN), min(limits.trace_marks_max, share))
 
     def close_topic(self, topic: TopicName) -> None:
         """The topic is live no more; its trace is kept while there is room."""

@@ -107,13 +107,24 @@ class SlowConsumer:
     """
 
     policy: SlowConsumerPolicy
-    backlogged_since: float
+    # None while nothing waits for its socket, because a page of ours is on its way.
+    backlogged_since: float | None
     is_notified: bool = attrs.field(default=False, init=False)
     is_catching_up: bool = attrs.field(default=False, init=False)
     _progressed_at: float = attrs.field(default=0.0, init=False)
     _latest: _Sample | None = attrs.field(default=None, init=False)
     # Of the rate window: the first is the newest that is at least as old as the window is long.
     _samples: deque[_Sample] = attrs.field(factory=deque, init=False)
+
+    def has_drained(self, sent: float, backlogged_since: float | None) -> bool:
+        """Return whether everything that there was at the last look has been taken since, and forget the answer.
+
+        That bytes have stopped waiting is not enough: between two pages of ours nothing waits either.
+        """
+        if backlogged_since == self.backlogged_since:
+            return False
+        self.backlogged_since = backlogged_since
+        return self._latest is None or sent >= self._latest.head_seq
 
     def judge(self, progress: Progress, now: float) -> SlowConsumerAction | None:
         """Look once; return what is due, at most one step at a time.

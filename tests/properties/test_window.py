@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from khala.core.window import RANGE_ALIGNMENT, Window
+from khala.core.window import FRAME_OVERHEAD_BYTES, RANGE_ALIGNMENT, Window
 
 SIZES = st.one_of(
     st.lists(st.integers(1, 40), max_size=20),
@@ -64,7 +64,7 @@ class WindowMachine(RuleBasedStateMachine):
         held = self.held
         freed = self.window.drop_oldest(count)
         count = min(max(count, 0), len(held))
-        assert freed == sum(map(len, held[:count]))
+        assert freed == sum(map(len, held[:count])) + FRAME_OVERHEAD_BYTES * count
         self.dropped += count
 
     @rule(head_seq=st.integers(0, 300))
@@ -97,7 +97,9 @@ class WindowMachine(RuleBasedStateMachine):
         while fitting < limit and sum(map(len, wanted[: fitting + 1 - position])) <= max_bytes:
             fitting += 1
         assert fitting < limit, "a range stops before its limit only for want of bytes"
-        boundaries = [s for s in range(position + 1, fitting + 1) if s % RANGE_ALIGNMENT == 0]
+        # A boundary that leaves less than half of the range is not worth its chunk.
+        half = position + (fitting - position) / 2
+        boundaries = [s for s in range(position + 1, fitting + 1) if s % RANGE_ALIGNMENT == 0 and s >= half]
         assert end == (boundaries[-1] if boundaries else fitting)
 
     @invariant()

@@ -69,7 +69,7 @@ async def test_a_notice_names_topics(autojump_clock: MockClock) -> None:
 
 
 async def test_checks_are_bounded(autojump_clock: MockClock) -> None:
-    """However many notices come, at most 50 queries a second are made."""
+    """However many notices come, at most position_checks_per_s (50) queries a second are made."""
     async with open_node(log_of(TOPIC, 1)) as node:
         await node.follow(TOPIC)
         for _ in range(1_000):
@@ -242,3 +242,30 @@ async def test_a_heal_does_not_wait_behind_replays(autojump_clock: MockClock) ->
         assert sum(client.position(log.topic) == 100 for log in logs) < 20
         await trio.sleep(3)
         assert all(client.position(log.topic) >= 100 for log in logs)
+
+
+async def test_a_check_of_many_topics_holds_up_nobody(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While many topics are compared, everybody else gets a turn after a bounded number of them."""
+    monkeypatch.setattr("khala.actors.registry._TOPICS_PER_TURN", 2)
+    logs = [log_of(run_topic(number), 1) for number in range(20)]
+    async with open_node(*logs) as node:
+        await node.follow(*(log.topic for log in logs))
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            turns = 0
+            await node.registry.check_positions()
+            # Ten, and in the last of them the other may come after us.
+            assert turns >= 9
+            nursery.cancel_scope.cancel()

@@ -200,7 +200,7 @@ async def test_windows_are_bounded_together(autojump_clock: MockClock) -> None:
             for log in logs:
                 await node.commit(log, 3, payload=bytes(1_000))
                 topics = node.registry._topics.values()
-                total = sum(topic.window.size_bytes for topic in topics)
+                total = sum(topic.window.memory_bytes for topic in topics)
                 assert node.registry.windows_bytes == total
                 assert total <= 50_000 or round_ == 0
         assert len(node.registry._topics[logs[9].topic.name].window) > 0
@@ -219,6 +219,67 @@ async def test_the_least_recently_written_window_gives_way(autojump_clock: MockC
             await node.commit(logs[index], 2, payload=bytes(1_000))
         held = [len(node.registry._topics[log.topic.name].window) for log in logs]
         assert held == [4, 1, 2]
+
+
+async def test_a_window_that_is_sent_from_stays(autojump_clock: MockClock) -> None:
+    """A client that is behind keeps what it needs in memory; another topic, written later, gives way."""
+    logs = [log_of(run_topic(number), 0) for number in range(3)]
+    async with open_node(*logs, limits=NodeLimits(windows_max_bytes=200_000)) as node:
+        transport = SimulatedTransport()
+        behind = await node.follow(logs[0].topic, transport=transport)
+        await node.follow(logs[1].topic, logs[2].topic)
+        behind.read()
+        transport.buffer_bytes = 4_096
+        await node.commit(logs[0], 64, payload=bytes(1_000))
+        await node.commit(logs[1], 64, payload=bytes(1_000))
+        for _ in range(20):
+            behind.read()
+            await node.settle()
+        # It has begun another chunk of its window, so the other one is older now.
+        await node.commit(logs[2], 80, payload=bytes(1_000))
+        held = [len(node.registry._topics[log.topic.name].window) for log in logs]
+        assert held == [64, 32, 80]
+        assert node.counters.pages_read == 0
+
+
+async def test_windows_age_above_half_their_budget(autojump_clock: MockClock) -> None:
+    """Frames that were there for some seconds go while all windows are above half the budget, oldest use first."""
+    logs = [log_of(run_topic(number), 0) for number in range(3)]
+    async with open_node(*logs, limits=NodeLimits(windows_max_bytes=100_000)) as node:
+        client = await node.follow(*(log.topic for log in logs))
+
+        def held() -> list[int]:
+            return [len(node.registry._topics[log.topic.name].window) for log in logs]
+
+        for log in logs[:2]:
+            await node.commit(log, 20, payload=bytes(1_000))
+        await trio.sleep(30)
+        assert held() == [20, 20, 0], "less than half: everything is kept"
+        await node.commit(logs[2], 20, payload=bytes(1_000))
+        await trio.sleep(12)
+        assert held() == [0, 20, 20]
+        assert node.registry.windows_bytes <= 50_000
+        # New frames are held again, and who comes back has the old ones from the journal.
+        await node.commit(logs[0], 5, payload=bytes(1_000))
+        assert held()[0] == 5
+        assert client.seqs(logs[0].topic) == up_to(25)
+        late = await node.follow(logs[0].topic)
+        assert late.position(logs[0].topic) == 25
+
+
+async def test_what_came_since_the_last_look_does_not_age(autojump_clock: MockClock) -> None:
+    """However large the windows are, the frames of the last seconds stay."""
+    log = log_of(run_topic(0), 0)
+    async with open_node(log, limits=NodeLimits(windows_max_bytes=40_000)) as node:
+        await node.follow(log.topic)
+        window = node.registry._topics[log.topic.name].window
+        await node.commit(log, 10, payload=bytes(1_000))
+        await trio.sleep(3)
+        for _ in range(4):
+            await node.commit(log, 25, payload=bytes(1_000))
+            await trio.sleep(4)
+            assert len(window) == 25, "what was there at the look before has aged"
+            await trio.sleep(1)
 
 
 async def test_a_reset_window_is_no_obstacle(autojump_clock: MockClock) -> None:

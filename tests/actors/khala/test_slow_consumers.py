@@ -243,7 +243,7 @@ async def test_our_own_slowness_is_not_the_clients(autojump_clock: MockClock) ->
             await node.commit(other_log, 4, payload=PAYLOAD)
             client.read(4_600)
             await trio.sleep(1)
-            assert client.connection.backlogged_since == 0
+            assert client.connection.outbound.backlogged_since == 0
         assert subscription.is_waiting_for_page
         assert set(client.connection.subscriptions) == {TOPIC.name, OTHER_TOPIC.name}
         node.journal.open_gate("read_page")

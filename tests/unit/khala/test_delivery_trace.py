@@ -1,5 +1,7 @@
 """What is remembered of deliveries: bounded, and only what was seen."""
 
+import pytest
+
 from khala.core.delivery_trace import DeliveryTrace, SubscriptionNote, TopicTrace
 from khala.core.limits import NodeLimits
 from khala.core.seq_times import Passed
@@ -95,3 +97,17 @@ def test_the_oldest_subscriptions_are_forgotten() -> None:
     for number in range(5):
         trace.note_subscription(note(number, topic=OTHER if number == 3 else TOPIC))
     assert [each.connection_id for each in trace.find_subscriptions(TOPIC)] == ["con_2", "con_4"]
+
+
+@pytest.mark.parametrize(("live", "marks"), [(1, 192), (1_024, 192), (1_025, 191), (4_096, 48), (30_000, 8)])
+def test_very_many_topics_have_fewer_marks(live: int, marks: int) -> None:
+    """INV-7: as many as ever up to trace_topics_max live topics, then their share, never below 8."""
+    trace = DeliveryTrace(NodeLimits(), now=0.0)
+    one = TopicTrace(OTHER, 4)
+    trace._live.update({run_topic(number).name: one for number in range(2, live + 1)})
+    assert trace.open_topic(TOPIC).max_marks == marks
+
+
+def test_no_topic_has_more_marks_than_configured() -> None:
+    """A configured maximum below 8 stays the maximum."""
+    assert DeliveryTrace(NodeLimits(trace_marks_max=4), now=0.0).open_topic(TOPIC).max_marks == 4

@@ -135,3 +135,20 @@ def test_the_notice_comes_first() -> None:
     late = Progress(0.0, 1, unsent_since=0.0, is_in_window=False)
     steps = [slow.judge(attrs.evolve(late, head_seq=n), 500.0 + n) for n in range(12)]
     assert steps == [THROTTLE, CATCH_UP, *[None] * 8, RELEASE, RELEASE]
+
+
+def test_between_two_pages_nothing_is_drained() -> None:
+    """Nothing waits for its socket while our page comes: it is told no second time, and judged as before."""
+    slow = told(sent=0.0, head_seq=100)
+    assert not slow.has_drained(40.0, 0.0)
+    # Bytes have stopped waiting, and wait again; what was there at the last look is not all taken.
+    assert not slow.has_drained(40.0, None)
+    assert not slow.has_drained(99.5, 7.0)
+    assert slow.is_notified
+    assert slow.has_drained(100.0, 8.0)
+
+
+def test_what_has_always_waited_has_not_drained() -> None:
+    """Everything of the last look is gone, and bytes have waited all the time: it is behind as before."""
+    slow = told(sent=0.0, head_seq=100)
+    assert not slow.has_drained(100.0, 0.0)

@@ -1,8 +1,10 @@
 """The window: bounds, ranges and alignment, on both sides of every number."""
 
+import tracemalloc
+
 import pytest
 
-from khala.core.window import RANGE_ALIGNMENT, Window, aligned_end
+from khala.core.window import FRAME_OVERHEAD_BYTES, RANGE_ALIGNMENT, Window, aligned_end
 
 
 def _window(count: int, *, size: int = 10, max_frames: int = 100, max_bytes: int = 10_000) -> Window:
@@ -81,9 +83,9 @@ def test_extend_by_nothing_changes_only_the_chain() -> None:
     ("count", "freed", "left"), [(-1, 0, 3), (0, 0, 3), (1, 10, 2), (3, 30, 0), (4, 30, 0)]
 )
 def test_drop_oldest_frees_what_it_says(count: int, freed: int, left: int) -> None:
-    """drop_oldest returns the bytes freed and never drops more than there is."""
+    """drop_oldest returns the memory freed and never drops more than there is."""
     window = _window(3)
-    assert window.drop_oldest(count) == freed
+    assert window.drop_oldest(count) == freed + FRAME_OVERHEAD_BYTES * (3 - left)
     assert (len(window), window.head_seq, window.base_seq) == (left, 3, 4 - left)
     assert window.size_bytes == 10 * left
 
@@ -149,12 +151,15 @@ def test_choose_end_after_trimming() -> None:
         (65, 127, 200, 127),
         (65, 130, 200, 128),
         (10, 199, 200, 192),
+        (33, 92, 200, 64),  # just half of it is left
+        (35, 95, 200, 95),  # less than half
+        (61, 120, 200, 120),
         (10, 200, 200, 200),  # reaches the head: everybody is there
         (64, 64, 64, 64),
     ],
 )
 def test_aligned_end(first: int, last: int, head: int, end: int) -> None:
-    """Ranges of laggards end at multiples of 64, ranges that reach the head end there."""
+    """Ranges of laggards end at multiples of 64 that leave half of them, ranges that reach the head end there."""
     assert RANGE_ALIGNMENT == 64
     assert aligned_end(first, last, head_seq=head) == end
 
@@ -163,5 +168,49 @@ def test_laggards_meet_at_boundaries() -> None:
     """Two readers that start apart choose the same end, so that they share all later ranges."""
     window = Window(1_000, 1_000_000)
     window.extend(_entries(1, 500), b"c")
-    ends = {window.choose_end(position, max_bytes=1_000, last_seq=500) for position in (3, 20, 27)}
+    ends = {window.choose_end(position, max_bytes=700, last_seq=500) for position in (3, 20, 27)}
     assert ends == {64}
+
+
+@pytest.mark.parametrize(
+    ("position", "size_bytes"), [(1, None), (2, 1_200), (3, 900), (5, 300), (6, 0), (7, 0)]
+)
+def test_bytes_after(position: int, size_bytes: int | None) -> None:
+    """Everything after a position, or None if some of it is not held: frames 3 to 6 are."""
+    window = Window(4, 1_000_000)
+    window.extend([bytes(300)] * 6, b"c")
+    assert window.bytes_after(position) == size_bytes
+
+
+def test_bytes_after_in_an_empty_window() -> None:
+    """Nothing is held, so nothing is known of what came before the head."""
+    window = Window(4, 1_000)
+    window.reset(5, b"c")
+    assert [window.bytes_after(position) for position in (4, 5)] == [None, 0]
+
+
+@pytest.mark.parametrize("size", [20, 81, 263, 1_100])
+def test_memory_is_what_the_process_needs(size: int) -> None:
+    """INV-7: frames of any size cost within a tenth of what their node's budget is charged for them."""
+    windows = [Window(1_024, 4 * 1024 * 1024) for _ in range(8)]
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for window in windows:
+            for _ in range(0, 1_024, 16):
+                window.extend([bytes(size) for _ in range(16)], b"chain")
+        needed = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    charged = sum(window.memory_bytes for window in windows)
+    assert 0.9 * needed <= charged <= 1.15 * needed
+
+
+def test_what_dropping_frees_is_what_they_cost() -> None:
+    """The budget is given back exactly what it was charged."""
+    window = Window(1_024, 1 << 20)
+    window.extend([bytes(10), bytes(20), bytes(30)], b"chain")
+    before = window.memory_bytes
+    assert window.drop_oldest(2) == before - window.memory_bytes > 30
+    assert window.drop_oldest(5) > 30
+    assert window.memory_bytes == 0
