@@ -24,7 +24,15 @@ from khala.core.classification import (
     replay_bytes,
 )
 from khala.core.delivery_trace import SubscriptionNote
-from khala.core.protocol import PROTOCOL_VERSION, SCHEMA_VERSION, Phase, RemoteProtocolError, check_versions
+from khala.core.protocol import (
+    PROTOCOL_VERSION,
+    SCHEMA_VERSION,
+    ClientBuilds,
+    Phase,
+    RemoteProtocolError,
+    check_versions,
+)
+from khala.core.replay_budgets import with_budget
 from khala.core.subscription import Subscription
 from khala.ports import ControlUnavailableError, JournalUnavailableError, TokenRefusedError
 from khala_contracts import codec, reason_codes
@@ -36,6 +44,7 @@ from khala_contracts.codec import (
     Renew,
     Renewed,
     StaleCursor,
+    StaleReason,
     Subscribe,
     Unsubscribe,
     Unsubscribed,
@@ -48,6 +57,7 @@ if TYPE_CHECKING:
     from khala.actors.access_audit import AccessAudit
     from khala.actors.connection import Connection
     from khala.actors.evictions import Evictions
+    from khala.actors.observations import GroupedObservations
     from khala.actors.registry import TopicRegistry
     from khala.actors.start_gate import StartGate
     from khala.actors.topic import ReadStart, TopicActor
@@ -55,7 +65,7 @@ if TYPE_CHECKING:
     from khala.core.counters import NodeCounters
     from khala.core.limits import NodeLimits
     from khala.core.protocol import Command
-    from khala.ports import Clock, ControlClient, JournalReader, ObservedTopic, TokenVerifier
+    from khala.ports import Clock, ControlClient, ObservedTopic, TokenVerifier
     from khala_contracts.codec import TopicStart
     from khala_contracts.reason_codes import ReasonCode
     from khala_contracts.sync_claims import SyncClaims, TopicGrant
@@ -85,7 +95,7 @@ class ClientCommands:
     clock: Clock
     tokens: TokenVerifier
     control: ControlClient
-    journal: JournalReader
+    observations: GroupedObservations
     topics: TopicRegistry
     # None: hellos are served from the start.
     gate: StartGate | None = None
@@ -93,6 +103,7 @@ class ClientCommands:
     evictions: Evictions | None = None
     # None: nothing is reported.
     audit: AccessAudit | None = None
+    builds: ClientBuilds = attrs.field(factory=ClientBuilds)
 
     async def run(self, connection: Connection, command: Command) -> None:
         """Run one command to its answer; see CommandRunner."""
@@ -113,11 +124,14 @@ class ClientCommands:
             if self.gate is not None and not self.gate.is_open:
                 retry_after_ms = round(self.gate.retry_after_s() * 1000)
                 raise RemoteProtocolError(reason_codes.UNAVAILABLE, retry_after_ms=retry_after_ms)
-            check_versions(hello)
+            check_versions(hello, self.builds)
             claims = await self._admit(connection, hello.token, device_id=hello.device_id)
         except RemoteProtocolError as exc:
             self.counters.hellos_refused[exc.reason.name] += 1
             raise
+        if connection.phase is Phase.CLOSING:
+            # It ended while its token was verified: nobody is left to be welcomed.
+            return
         connection.welcome(claims)
         connection.app_version = self.counters.welcome(hello.client_build_id)
         limits = self.limits
@@ -193,6 +207,8 @@ class ClientCommands:
         assert old is not None
         claims = await self._admit(connection, renew.token, device_id=old.device_id)
         connection.claims = claims
+        # Perhaps it ends sooner than the token before it.
+        connection.look_at = 0.0
         for topic, subscription in tuple(connection.subscriptions.items()):
             grant = find_grant(claims, topic)
             if grant is None or (self.evictions is not None and self.evictions.is_lost(claims, grant)):
@@ -218,7 +234,7 @@ class ClientCommands:
                 opened.append(await self.topics.open(one.parsed))  # noqa: PERF401
             since = [topic.begin_read() for topic in opened]
             try:
-                observed = await self.journal.observe([_observe_at(one) for one in asked])
+                observed = await self.observations.observe([_observe_at(one) for one in asked])
             except JournalUnavailableError as exc:
                 for one in asked:
                     self._refuse(
@@ -253,7 +269,7 @@ class ClientCommands:
         # Before the grant: a token names no more topics than the default limit, so that in the other order
         # nobody would ever see this refusal. It says nothing about the topic.
         if is_new and len(connection.subscriptions) >= self.limits.subscriptions_max:
-            self._refuse(connection, parsed.name, reason_codes.LIMIT_EXCEEDED, cause="subscriptions")
+            self._refuse_one_more(connection, parsed.name)
             return None
         claims = connection.claims
         assert claims is not None
@@ -261,7 +277,7 @@ class ClientCommands:
         if grant is None:
             self._deny(connection, parsed.name, reason_codes.FORBIDDEN, "not_granted")
             return None
-        return _Asked(parsed, grant, _to_start(start))
+        return _Asked(with_budget(parsed, self.limits), grant, _to_start(start))
 
     def _answer(
         self,
@@ -297,7 +313,7 @@ class ClientCommands:
             return
         is_over_limit = running is None and (len(connection.subscriptions) >= self.limits.subscriptions_max)
         if is_over_limit:
-            self._refuse(connection, name, reason_codes.LIMIT_EXCEEDED, cause="subscriptions")
+            self._refuse_one_more(connection, name)
             return
         try:
             decision = classify(
@@ -314,11 +330,14 @@ class ClientCommands:
         if self.audit is not None:
             self.audit.subscribed(connection, name)
         match decision:
-            case Serve():
+            case Serve(budget_used=used):
                 self.counters.subscribes["served"] += 1
+                self.counters.replay_budget_used[asked.parsed.topic_class.tier.value].observe(used)
                 self._start(connection, asked, topic, seen, decision)
-            case Stale(reason):
+            case Stale(reason, used):
                 self.counters.subscribes["stale"] += 1
+                if reason is StaleReason.REPLAY_BUDGET_EXCEEDED:
+                    self.counters.replay_budget_used[asked.parsed.topic_class.tier.value].observe(used)
                 self.counters.by_class[asked.parsed.topic_class.name].stale_cursors[reason.value] += 1
                 note = self._note_refusal(connection, name, f"stale_cursor.{reason.value}")
                 note.start_seq = asked.start.seq if isinstance(asked.start, CursorStart) else 0
@@ -341,7 +360,7 @@ class ClientCommands:
             claims,
             asked.grant,
             source=topic,
-            sink=connection,
+            sink=connection.outbound,
             start=asked.start,
             start_seq=decision.start_seq,
             start_chain=decision.chain_at_start,
@@ -357,7 +376,7 @@ class ClientCommands:
             replay_bytes=replay_bytes(decision.start_seq, observation, seen.cursor_row),
             began_at=trio.current_time(),
         )
-        connection.push_control(subscribed_of(subscription, observation))
+        connection.queue_control(subscribed_of(subscription, observation))
         if connection.phase is Phase.CLOSING:
             # It ended while the journal was asked, or by this very answer: no frame may follow.
             return
@@ -383,6 +402,12 @@ class ClientCommands:
         self._refuse(connection, topic, reason, cause=cause)
         connection.deny_subscribe()
 
+    def _refuse_one_more(self, connection: Connection, topic: TopicName) -> None:
+        """Refuse a topic above the number of subscriptions."""
+        connection.note_limit("subscriptions_max")
+        details = self.limits.name_limit("subscriptions_max")
+        self._refuse(connection, topic, reason_codes.LIMIT_EXCEEDED, details=details)
+
     def _refuse(
         self,
         connection: Connection,
@@ -391,6 +416,7 @@ class ClientCommands:
         *,
         cause: str = "",
         retry_after_ms: int = 0,
+        details: dict[str, str] | None = None,
     ) -> None:
         """Refuse a topic; with a cause it was a decision about access, which is audited."""
         self.counters.subscribes[reason.name] += 1
@@ -406,6 +432,7 @@ class ClientCommands:
                 # A name outside the grammar is the client's own text: cut, never interpreted.
                 topic=topic[:200],
                 retry_after_ms=retry_after_ms,
+                details=details or {},
             )
         )
 

@@ -74,7 +74,23 @@ class PageReader:
 
     def request(self, topic: TopicActor, subscription: Subscription) -> None:
         """Bring the subscription the page after its position; see PageRequests."""
-        key = (topic.history, subscription.position)
+        # The page that it has read ahead for is the one that it waits for now.
+        if not subscription.is_reading_ahead:
+            self._ask((topic.history, subscription.position), topic, subscription)
+
+    def read_ahead(self, topic: TopicActor, subscription: Subscription) -> None:
+        """Bring the subscription the page after its page; see PageRequests.
+
+        Only while half of the pages' bytes are free and no replay waits for its turn: what is read
+        ahead for a client that then takes nothing must not keep others waiting.
+        """
+        assert subscription.page is not None
+        is_spare = self._replays.available_tokens > 0 and 2 * self.held_bytes < self._limits.pages_max_bytes
+        if is_spare and not subscription.is_reading_ahead:
+            subscription.is_reading_ahead = True
+            self._ask((topic.history, subscription.page.last_seq), topic, subscription)
+
+    def _ask(self, key: tuple[object, int], topic: TopicActor, subscription: Subscription) -> None:
         waiting = self._waiting.get(key)
         if waiting is not None:
             waiting.append((topic, subscription))
@@ -129,10 +145,16 @@ class PageReader:
 
     def _give_up(self, key: tuple[object, int]) -> None:
         for _, subscription in self._waiting.pop(key):
-            ending = EndedTrouble(reason_codes.UNAVAILABLE, RETRY_MAX_S)
-            subscription.sink.finish_subscription(subscription, ending)
+            subscription.is_reading_ahead = False
+            if subscription.is_waiting_for_page:
+                ending = EndedTrouble(reason_codes.UNAVAILABLE, RETRY_MAX_S)
+                subscription.sink.finish_subscription(subscription, ending)
 
     def _hand_over(self, key: tuple[object, int], page: Page) -> None:
+        if key not in self._held:
+            # Before anybody begins to send from it, and perhaps reads ahead: it counts.
+            self._held[key] = page
+            self._held_bytes += len(page.blob)
         for topic, subscription in self._waiting.pop(key):
             try:
                 topic.take_page(subscription, page)
@@ -140,9 +162,6 @@ class PageReader:
                 self._supervisor.note_crash("page_read", topic.parsed.name, exc)
                 ending = EndedTrouble(reason_codes.INTERNAL, RETRY_MAX_S)
                 subscription.sink.finish_subscription(subscription, ending)
-        if page.users > 0 and key not in self._held:
-            self._held[key] = page
-            self._held_bytes += len(page.blob)
         self._forget_unused()
 
     def _forget_unused(self) -> None:

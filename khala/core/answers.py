@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from khala.core.subscription import EndedForbidden, EndedReleased, EndedStale, EndedTrouble
+from khala.core.websocket_frames import frame_message
+from khala_contracts import codec
 from khala_contracts.codec import (
     ErrorMessage,
     ReplayComplete,
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from khala.core.classification import Observation
     from khala.core.subscription import Subscription, SubscriptionEnding
     from khala_contracts.codec import ServerControl
+
+# About 400 bytes each. Fewer: a storm over many topics encodes what it has encoded.
+FRAMED_ANSWERS_MAX: Final = 1_024
 
 
 def subscribed_of(subscription: Subscription, observation: Observation) -> Subscribed:
@@ -44,6 +50,25 @@ def replay_complete_of(subscription: Subscription) -> ReplayComplete:
         through_seq=subscription.through_seq,
         chain=subscription.through_chain,
     )
+
+
+def frame_control(message: ServerControl, *, is_text: bool) -> bytes:
+    """Return one control message as a WebSocket message of its subprotocol.
+
+    Clients that resume a topic together are told the same: such answers are encoded once.
+    """
+    if isinstance(message, Subscribed | ReplayComplete):
+        return _framed_once(message, is_text)
+    return _framed(message, is_text)
+
+
+def _framed(message: ServerControl, is_text: bool) -> bytes:
+    if is_text:
+        return frame_message(codec.encode_server_control_json(message), is_text=True)
+    return frame_message(codec.encode_server_control(message))
+
+
+_framed_once: Final = lru_cache(maxsize=FRAMED_ANSWERS_MAX)(_framed)
 
 
 def ending_of(subscription: Subscription, ending: SubscriptionEnding) -> tuple[str, ServerControl]:

@@ -42,6 +42,26 @@ async def test_one_read_for_all_who_wait(autojump_clock: MockClock) -> None:
         assert [after for _, after in node.journal.pages_asked] == [0, 25, 50, 75]
 
 
+async def test_laggards_share_ranges(autojump_clock: MockClock) -> None:
+    """Clients that resume at different places send the same ranges from the next multiple of 64 on, joined once."""
+    log = log_of(TOPIC, 0)
+    async with open_node(log, limits=NodeLimits(chunk_max_bytes=8_000, drr_quantum_bytes=4_000)) as node:
+        await node.follow(TOPIC)
+        await node.commit(log, 500, payload=bytes(20))
+        ranges = node.registry._ranges
+        joined = []
+        for position in (5, 10, 60):
+            before = ranges.misses
+            late = await node.connect(TOPIC)
+            late.subscribe(TOPIC, start=CursorStart(position, LINEAGE))
+            await node.settle()
+            assert late.seqs(TOPIC) == up_to(500, after=position)
+            joined.append(ranges.misses - before)
+        # Each has one of its own, up to 64 or 128; the last range ends at the head.
+        assert joined[1:] == [1, 1]
+        assert joined[0] <= 3
+
+
 async def test_a_page_in_use_is_given_to_a_late_comer(autojump_clock: MockClock) -> None:
     """A page that somebody still sends from serves another replay without a read."""
     log = log_of(TOPIC, 100, payload=bytes(1_000))

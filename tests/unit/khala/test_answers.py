@@ -2,7 +2,7 @@
 
 import pytest
 
-from khala.core.answers import ending_of, replay_complete_of, subscribed_of
+from khala.core.answers import ending_of, frame_control, replay_complete_of, subscribed_of
 from khala.core.subscription import (
     ENDED_UNREADABLE,
     EndedForbidden,
@@ -10,7 +10,8 @@ from khala.core.subscription import (
     EndedStale,
     EndedTrouble,
 )
-from khala_contracts import reason_codes
+from khala.core.websocket_frames import frame_message
+from khala_contracts import codec, reason_codes
 from khala_contracts.codec import (
     ErrorMessage,
     StaleCursor,
@@ -80,3 +81,32 @@ def test_endings() -> None:
         "unavailable",
         ErrorMessage.of(reason_codes.UNAVAILABLE, topic=topic, retry_after_ms=2_000),
     )
+
+
+@pytest.mark.parametrize("is_text", [False, True])
+def test_an_answer_that_is_the_same_is_encoded_once(*, is_text: bool) -> None:
+    """Equal answers are one object; one that differs in anything, or in its encoding, is another."""
+    log = TopicLog()
+    log.append(10)
+    subscription = replaying_subscription(position=2, through_seq=10)
+    one, same = (subscribed_of(subscription, log.observe()) for _ in range(2))
+    framed = frame_control(one, is_text=is_text)
+    assert frame_control(same, is_text=is_text) is framed
+    assert frame_control(one, is_text=not is_text) != framed
+    log.append(1)
+    assert frame_control(subscribed_of(subscription, log.observe()), is_text=is_text) != framed
+    whole = replay_complete_of(subscription)
+    assert frame_control(whole, is_text=is_text) is frame_control(
+        replay_complete_of(subscription), is_text=is_text
+    )
+
+
+@pytest.mark.parametrize("is_text", [False, True])
+def test_other_messages_are_framed_as_they_are(*, is_text: bool) -> None:
+    """What is encoded once is what encoding gives."""
+    for message in (
+        Unsubscribed(TopicLog().topic.name, UnsubscribedReason.ASKED),
+        replay_complete_of(replaying_subscription(position=2, through_seq=10)),
+    ):
+        encode = codec.encode_server_control_json if is_text else codec.encode_server_control
+        assert frame_control(message, is_text=is_text) == frame_message(encode(message), is_text=is_text)
