@@ -13,6 +13,9 @@ So a driver may lose, repeat, reorder, delay and even invent messages, as long a
 * says ``PositionUnknown`` whenever it has dropped something or was disconnected. Swallowing that
   turns a loss into silence until the next position check; a driver that does so declares it.
 
+A driver may also take a record in the caller's own step (``PublishesAtOnce``): that spares the time until its
+task has its turn, and is never needed.
+
 Beside the records it may carry one other thing, ``RevocationsHint``: control's log of revocations has
 grown. That verb is optional (``HintsRevocations``); through a driver without it nodes learn of
 revocations by their polls alone.
@@ -194,6 +197,19 @@ class FanoutDriver(Protocol):
         """Whether messages published now can reach subscribers, as far as the driver knows.
 
         Without health everything is still delivered, by position checks: slower, never wrong.
+        """
+
+
+@runtime_checkable
+class PublishesAtOnce(Protocol):
+    """A driver that can hand a record over without a turn of its own."""
+
+    def publish_nowait(self, topic: TopicName, data: bytes) -> bool:
+        """Hand over a record as ``publish`` does, or do nothing; never waits, counts no failure.
+
+        Returns:
+            False if something of this driver still waits to be sent, or it is away: the record is to be
+            published by ``publish``, behind what waits.
         """
 
 

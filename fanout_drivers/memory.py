@@ -72,11 +72,16 @@ class MemoryDriver:
 
     async def publish(self, topic: TopicName, data: bytes) -> None:
         """Queue the record for every subscriber of the topic; never waits, refuses nothing."""
+        self.publish_nowait(topic, data)
+        await trio.lowlevel.checkpoint()
+
+    def publish_nowait(self, topic: TopicName, data: bytes) -> bool:
+        """Queue the record for every subscriber of the topic; see PublishesAtOnce."""
         copy = RecordCopy(topic, data)
         self.counters.published += 1
         for subscriber in self._subscribers:
             subscriber.offer_nowait(copy)
-        await trio.lowlevel.checkpoint()
+        return True
 
     async def hint_revocations(self) -> None:
         """Hint to every subscriber; never waits, refuses nothing. See HintsRevocations."""

@@ -117,6 +117,8 @@ class NatsDriver:
     _has_unsettled: trio.Event = attrs.field(factory=trio.Event, init=False)
     _next_round: trio.Event = attrs.field(factory=trio.Event, init=False)
     _outbox: Outbox = attrs.field(init=False)
+    # Whether a batch has left the outbox and not yet reached the connection.
+    _is_sending: bool = attrs.field(default=False, init=False)
 
     name: str = attrs.field(default="nats", init=False)
     guarantees: DriverGuarantees = attrs.field(
@@ -138,6 +140,16 @@ class NatsDriver:
             Unavailable: ``broker_away``, ``broker_payload_too_large`` or ``broker_outbox_full``.
         """
         await self._publish(encode_subject(self._prefix, topic), data)
+
+    def publish_nowait(self, topic: TopicName, data: bytes) -> bool:
+        """Write the record to the connection if nothing waits before it; see PublishesAtOnce."""
+        session = self._session
+        if session is None or self._is_sending or len(self._outbox) or len(data) > session.payload_max_bytes:
+            return False
+        if not session.publish_nowait(encode_subject(self._prefix, topic), data):
+            return False
+        self.counters.published += 1
+        return True
 
     async def hint_revocations(self) -> None:
         """Put a hint into the outbox, or refuse it; never waits. See HintsRevocations.
@@ -164,8 +176,9 @@ class NatsDriver:
     async def _send(self, session: NatsSession) -> None:
         """Send the outbox until the session is lost."""
         while True:
+            self._is_sending = False
             batch = await self._outbox.take(BATCH_MAX_RECORDS)
-            is_sent = False
+            is_sent, self._is_sending = False, True
             try:
                 await session.publish_all(batch)
                 is_sent = True
@@ -251,15 +264,6 @@ class NatsDriver:
         for subscriber in self._routes.get(subject, ()):
             subscriber.queue.hint_nowait()
 
-    def _take_drop(self, subject: str) -> None:
-        self.counters.dropped += 1
-        if subject == revocations_subject(self._prefix):
-            self._take_hint(subject)
-            return
-        topic = decode_subject(self._prefix, subject)
-        for subscriber in self._routes.get(subject, ()):
-            subscriber.queue.announce_nowait(topic)
-
     def _announce_everything(self) -> None:
         for subscriber in self._subscribers:
             subscriber.queue.announce_nowait()
@@ -280,7 +284,7 @@ class NatsDriver:
         await keep_connected(session, driver=self.name, counters=self.counters, rng=self.rng)
 
     async def _run_session(self, servers: Iterator[str], connected: Callable[[], None]) -> None:
-        handler = NatsHandler(message=self._take_message, dropped=self._take_drop)
+        handler = NatsHandler(self._take_message)
         async with open_nats_session(next(servers), self._login, handler) as session:
             self._session = session
             try:

@@ -33,7 +33,6 @@ from khala_service.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
-    from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
     from khala_service.secret import Secret
@@ -52,10 +51,6 @@ PING_INTERVAL_S: Final = 5
 PINGS_OUTSTANDING_MAX: Final = 2
 # Written to the socket at the latest when this waits; a publisher then waits for the server.
 PENDING_MAX_BYTES: Final = 2 * 1024 * 1024
-# What one topic may have between the library's reading task and our queue: that task hands over one
-# read of 32 KiB at a time, so only a standstill of the event loop fills it.
-TOPIC_PENDING_MAX_MESSAGES: Final = 2_048
-TOPIC_PENDING_MAX_BYTES: Final = 16 * 1024 * 1024
 
 
 @attrs.frozen
@@ -73,11 +68,9 @@ class NatsHandler:
 
     Attributes:
         message: A message arrived: the subject it was subscribed by, the subject it names, its data.
-        dropped: The library dropped a message of this subject for lack of room.
     """
 
     message: Callable[[str, str, bytes], None]
-    dropped: Callable[[str], None]
 
 
 @attrs.define(eq=False)
@@ -85,8 +78,6 @@ class NatsSession:
     """A live connection, until ``wait_lost`` returns; ``reason`` says why."""
 
     _client: Client
-    _handler: NatsHandler
-    topic_pending_max_messages: int = TOPIC_PENDING_MAX_MESSAGES
     _lost: trio.Event = attrs.field(factory=trio.Event, init=False)
     reason: str = attrs.field(default="broker_connection_lost", init=False)
     _subscriptions: dict[str, Subscription] = attrs.field(factory=dict, init=False)
@@ -125,6 +116,21 @@ class NatsSession:
 
         await self._run(steps)
 
+    def publish_nowait(self, subject: str, data: bytes) -> bool:
+        """Write one message to the socket now, if nothing waits before it and the server takes what we send.
+
+        The library has no public way: it queues, and its task writes some turns later.
+        """
+        client = self._client
+        writer = getattr(client._transport, "_io_writer", None)
+        if writer is None or self._lost.is_set() or not client.is_connected or client.pending_data_size:
+            return False
+        transport = writer.transport
+        if transport.is_closing() or transport.get_write_buffer_size():
+            return False
+        writer.write(b"PUB %s %d\r\n%s\r\n" % (subject.encode(), len(data), data))
+        return True
+
     async def settle(self, subjects: Iterable[str], is_wanted: Callable[[str], bool]) -> None:
         """Subscribe those of the subjects that are wanted, leave the others, and ask for a round trip.
 
@@ -150,16 +156,7 @@ class NatsSession:
 
     async def _settle_one(self, subject: str, *, is_wanted: bool) -> None:
         if is_wanted and subject not in self._subscriptions:
-
-            async def hand_over(message: Msg) -> None:
-                self._handler.message(subject, message.subject, message.data)
-
-            self._subscriptions[subject] = await self._client.subscribe(
-                subject,
-                cb=hand_over,
-                pending_msgs_limit=self.topic_pending_max_messages,
-                pending_bytes_limit=TOPIC_PENDING_MAX_BYTES,
-            )
+            self._subscriptions[subject] = await self._client.subscribe(subject)
         elif not is_wanted and subject in self._subscriptions:
             await self._subscriptions.pop(subject).unsubscribe()
 
@@ -178,9 +175,7 @@ class NatsSession:
         # The reading task would only print what is raised; its end is noticed.
         if self._is_connecting and getattr(self._client, "_reading_task", None) is None:
             raise error
-        if isinstance(error, nats.errors.SlowConsumerError):
-            self._handler.dropped(error.sub.subject)
-        elif isinstance(error, nats.errors.FlushTimeoutError):
+        if isinstance(error, nats.errors.FlushTimeoutError):
             self.fail("broker_takes_nothing")
         elif "permissions violation" in str(error).lower():
             # What the server forbids would be lost in silence.
@@ -196,7 +191,29 @@ class _WithoutTls(nats.errors.Error):
 
 
 class _Client(Client):
-    """A client that never logs in in clear where TLS was asked for; the library has no public way."""
+    """The library's client, with two things that it has no public way for.
+
+    It never logs in in clear where TLS was asked for. And a message goes to us in the step that has read it:
+    otherwise it waits in a queue of its topic for a task of its topic, which is two more turns of the event
+    loop for each record, a task for each of thousands of topics, and a second place where messages wait.
+    """
+
+    def __init__(self, handler: NatsHandler) -> None:
+        super().__init__()
+        self._handler = handler
+
+    async def _process_msg(
+        self,
+        sid: int,
+        subject: bytes,
+        reply: bytes,
+        data: bytes,
+        headers: bytes,
+    ) -> None:
+        subscription = self._subs.get(sid)
+        if subscription is not None:
+            # What is no text is no subject of ours, and counted as such.
+            self._handler.message(subscription.subject, subject.decode(errors="replace"), bytes(data))
 
     def _connect_command(self) -> bytes:
         server, transport = self._current_server, self._transport
@@ -209,11 +226,7 @@ class _Client(Client):
 
 @asynccontextmanager
 async def open_nats_session(
-    server: str,
-    login: NatsLogin,
-    handler: NatsHandler,
-    *,
-    topic_pending_max_messages: int = TOPIC_PENDING_MAX_MESSAGES,
+    server: str, login: NatsLogin, handler: NatsHandler
 ) -> AsyncIterator[NatsSession]:
     """Connect to one server, once; disconnect when the block is left. Run inside `open_asyncio_loop`.
 
@@ -221,8 +234,8 @@ async def open_nats_session(
         Unavailable: no connection in CONNECT_TIMEOUT_S, the login was refused, what answers is no NATS
             server, or has no TLS although it was asked for by ``tls://``.
     """
-    client = _Client()
-    session = NatsSession(client, handler, topic_pending_max_messages)
+    client = _Client(handler)
+    session = NatsSession(client)
     is_begun = False
 
     async def connect() -> None:

@@ -152,11 +152,13 @@ class Appender:
         if self._authority is None:
             raise Unavailable("not_serving")
         count = len(submission.requests)
-        if (
-            self._inbox_requests + count > self._limits.inbox_requests_max
-            or self._inbox_bytes + submission.size_bytes > self._limits.inbox_bytes_max
+        limits = self._limits
+        for limit, used in (
+            (("inbox_requests_max", limits.inbox_requests_max), self._inbox_requests + count),
+            (("inbox_bytes_max", limits.inbox_bytes_max), self._inbox_bytes + submission.size_bytes),
         ):
-            raise Unavailable("inbox_full", INBOX_RETRY_AFTER_S)
+            if used > limit[1]:
+                raise Unavailable("inbox_full", INBOX_RETRY_AFTER_S, limit=limit)
         waiting = _Waiting(submission)
         self._inbox_requests += count
         self._inbox_bytes += submission.size_bytes

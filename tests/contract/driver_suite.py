@@ -19,6 +19,7 @@ import trio
 from fanout_drivers.base import (
     RECORD_ENTRIES_MAX_BYTES,
     PositionUnknown,
+    PublishesAtOnce,
     RecordCopy,
     RevocationsHint,
     find_hinter,
@@ -211,6 +212,27 @@ class DriverSuite:
             received = await self._exchange(driver, subscriber, publish)
             self._judge(driver, sent, received, TOPIC)
             self._judge(driver, [b"other " + data for data in sent], received, OTHER_TOPIC)
+
+    async def test_published_at_once_or_in_turn(self) -> None:
+        """A driver that takes records in the caller's step keeps its word on order there, too."""
+        sent = [b"%d" % number for number in range(200)]
+        async with self._healthy(self.open_driver()) as driver, driver.open_subscriber() as subscriber:
+            await subscriber.subscribe(TOPIC)
+
+            async def publish() -> None:
+                for number, data in enumerate(sent):
+                    is_taken = (
+                        bool(number % 5)
+                        and isinstance(driver, PublishesAtOnce)
+                        and driver.publish_nowait(TOPIC, data)
+                    )
+                    if not is_taken:
+                        await driver.publish(TOPIC, data)
+                    if number % 7 == 0:
+                        await trio.lowlevel.checkpoint()
+
+            received = await self._exchange(driver, subscriber, publish)
+            self._judge(driver, sent, received, TOPIC)
 
     async def test_every_subscriber_gets_every_message(self) -> None:
         """Two nodes that follow one topic both hear of it; one that follows another does not."""

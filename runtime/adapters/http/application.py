@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
+
+from quart import g
 
 from khala_service.admin_routes import add_failpoint_route
 from khala_service.http_edge import HttpProblem, make_app, respond
+from khala_service.http_observer import RequestObserver
 from khala_service.http_problems import error_message
 from khala_service.openapi import add_openapi_route
+from khala_service.request_context import current_request_id
 from runtime.actors.command_path import CommandRefused
 from runtime.adapters.http import openapi
 from runtime.adapters.http.app_topics import add_app_topic_routes
+from runtime.adapters.http.append_shortcut import AppendShortcut
 from runtime.adapters.http.events import add_event_routes
 from runtime.adapters.http.explain import add_explain_route
 from runtime.adapters.http.projections import OperatorCheck, add_projection_routes
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from khala_service.service_auth import ServiceCredentials
     from runtime.actors.app_topic_commands import AppTopicCommands
     from runtime.actors.explainer import Explainer
+    from runtime.actors.limit_audit import LimitAudit
     from runtime.actors.projection_repair import ProjectionRepair
     from runtime.actors.run_commands import RunCommands
     from runtime.actors.run_reads import RunReads
@@ -59,6 +66,7 @@ def make_runtime_app(
     metrics: MetricsRegistry,
     ready_checks: Mapping[str, ReadyCheck],
     edge: EdgePolicy,
+    limit_audit: LimitAudit,
 ) -> QuartTrio:
     """Return the application.
 
@@ -79,18 +87,32 @@ def make_runtime_app(
         metrics: Rendered at /metrics.
         ready_checks: Shown at /readyz.
         edge: Pages and proxies on the other side.
+        limit_audit: Told of refusals.
     """
-    app = make_app("runtime", metrics=metrics, ready_checks=ready_checks, edge=edge)
+
+    def note(problem: HttpProblem) -> None:
+        limit_audit.note(
+            problem.reason,
+            problem.details,
+            principal=g.get("principal"),
+            request_id=current_request_id(),
+        )
+
+    app = make_app("runtime", metrics=metrics, ready_checks=ready_checks, edge=edge, refused=note)
 
     @app.errorhandler(CommandRefused)
     async def refuse(refused: CommandRefused) -> Response:
         refusal = refused.refusal
         problem = HttpProblem(refusal.reason, refusal.details, retry_after_ms=refusal.retry_after_ms)
+        note(problem)
         headers = {}
         if problem.retry_after_ms:
             headers["Retry-After"] = str(-(-problem.retry_after_ms // 1000))
         return respond(error_message(problem), problem.status, headers)
 
+    observer = app.asgi_app
+    assert isinstance(observer, RequestObserver), "make_app puts it around every application"
+    observer.put_inside(partial(AppendShortcut, resolver=resolver, commands=commands, limits=limits, ids=ids))
     authenticator = Authenticator(resolver)
     add_run_routes(
         app,
@@ -108,6 +130,7 @@ def make_runtime_app(
         limits=limits,
         ids=ids,
         draining=draining,
+        limit_audit=limit_audit,
     )
     add_app_topic_routes(
         app, authenticator=authenticator, commands=app_topics, reads=reads, limits=limits, ids=ids

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runtime.core.limits import RuntimeLimits
     from runtime.ports import Ids
 
-__all__ = ["EventBatch", "read_batch"]
+__all__ = ["EventBatch", "check_batch", "read_batch"]
 
 
 @attrs.frozen
@@ -34,9 +34,24 @@ async def read_batch(topic_class: str, *, ids: Ids, limits: RuntimeLimits) -> Ev
         HttpProblem: payload_too_large, and what `read_body` raises.
         WireError: as `read_events`.
     """
-    body = await read_body(m.AppendEventsRequest, max_bytes=limits.append_bytes_max)
+    body = await read_body(
+        m.AppendEventsRequest, max_bytes=limits.append_bytes_max, limit_name="append_bytes_max"
+    )
+    return check_batch(body, topic_class, ids=ids, limits=limits)
+
+
+def check_batch(
+    body: m.AppendEventsRequest, topic_class: str, *, ids: Ids, limits: RuntimeLimits
+) -> EventBatch:
+    """Return the batch in a message.
+
+    Raises:
+        HttpProblem: payload_too_large, for too many events.
+        WireError: as `read_events`.
+    """
     if len(body.events) > limits.append_events_max:
         details = {"field": "events", "limit_events": str(limits.append_events_max)}
+        details |= limits.name_limit("append_events_max")
         raise HttpProblem(reason_codes.PAYLOAD_TOO_LARGE, details)
     expected_seq = body.expected_seq if body.HasField("expected_seq") else None
     return EventBatch(read_events(body.events, ids=ids, topic_class=topic_class), expected_seq)

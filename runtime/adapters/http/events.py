@@ -10,6 +10,7 @@ from quart import Response, request
 from khala_contracts.frames import SEQ_MAX
 from khala_service.http_edge import respond
 from khala_service.request_context import current_request_id
+from runtime.adapters.http.append_shortcut import APPEND_ERROR
 from runtime.adapters.http.event_batches import read_batch
 from runtime.adapters.http.event_inputs import RUN_CLASS
 from runtime.adapters.http.event_stream import EventStream
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import trio
     from quart_trio import QuartTrio
 
+    from runtime.actors.limit_audit import LimitAudit
     from runtime.actors.run_commands import RunCommands
     from runtime.actors.run_reads import RunReads
     from runtime.adapters.http.stream_framing import StreamFraming
@@ -40,6 +42,7 @@ def add_event_routes(
     limits: RuntimeLimits,
     ids: Ids,
     draining: trio.Event,
+    limit_audit: LimitAudit,
 ) -> None:
     """Register the routes."""
 
@@ -49,6 +52,9 @@ def add_event_routes(
         if framing is not None:
             return await append_stream(run_id, framing)
         sender = caller(await authenticator.principal(), key_bytes_max=limits.key_bytes_max)
+        failed: Exception | None = request.scope.get(APPEND_ERROR)  # type: ignore[assignment]
+        if failed is not None:
+            raise failed
         # Before the body: four megabytes for a run that one may not write are not read.
         await commands.authorize_append(sender.principal, run_id)
         batch = await read_batch(RUN_CLASS, ids=ids, limits=limits)
@@ -58,16 +64,18 @@ def add_event_routes(
     async def append_stream(run_id: str, framing: StreamFraming) -> Response:
         # Refused with a status of its own while that is still possible.
         credential = authenticator.credential()
-        await commands.authorize_append(await authenticator.bearer_of(credential), run_id)
+        principal, request_id = await authenticator.bearer_of(credential), current_request_id()
+        await commands.authorize_append(principal, run_id)
         stream = EventStream(
             framing,
             commands,
             run_id=run_id,
-            request_id=current_request_id(),
+            request_id=request_id,
             authenticate=partial(authenticator.bearer_of, credential),
             limits=limits,
             ids=ids,
             draining=draining,
+            refused=partial(limit_audit.note, principal=principal, request_id=request_id),
         )
         response = Response(stream.answers(request.body), content_type=framing.media_type)
         # No time-out: a recorded agent may think for an hour; a client that left cancels the request.

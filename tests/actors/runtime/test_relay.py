@@ -25,6 +25,7 @@ from runtime.ports import TopicRecord
 from tests.actors.runtime.rig import (
     LINEAGE,
     SIGNER,
+    VERIFIER,
     CountedMetrics,
     FixedClock,
     RecordingDriver,
@@ -33,6 +34,9 @@ from tests.actors.runtime.rig import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from khala_contracts.fanout_records import FanoutRecord
+    from khala_contracts.topics import TopicName
 
 CLOCK = FixedClock()
 NOW_US = int(CLOCK.now() * 1e6)
@@ -383,3 +387,92 @@ def test_an_entry_at_the_limit(over: int) -> None:
     made = commits(1, 1, size=RECORD_ENTRIES_MAX_BYTES - overhead + over)
     (record,) = records_of(made, lineage=Lineage(LINEAGE), seen_at_us=1)
     assert len(record.entries) == 1 - over
+
+
+@attrs.define
+class PromptDriver(RecordingDriver):
+    """A driver that takes records in the caller's step, as long as it is not told otherwise."""
+
+    takes_at_once: int = 1_000
+    at_once: list[FanoutRecord] = attrs.field(factory=list)
+
+    def publish_nowait(self, topic: TopicName, data: bytes) -> bool:
+        """Take a record, or refuse it; a poisonous topic meets a bug."""
+        if topic == self.poisonous:
+            raise LookupError(topic)
+        if not self.takes_at_once:
+            return False
+        self.takes_at_once -= 1
+        self.published.append((topic, data))
+        self.at_once.append(VERIFIER.open_untrusted(data))
+        return True
+
+
+@asynccontextmanager
+async def relaying_at_once(driver: PromptDriver) -> AsyncIterator[tuple[Relay, CountedMetrics]]:
+    """Serve a relay before such a driver."""
+    metrics = CountedMetrics()
+    relay = Relay(driver, SIGNER, clock=CLOCK, metrics=metrics, bytes_max=1 << 20)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(relay.serve)
+        await wait_all_tasks_blocked()
+        yield relay, metrics
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_commit_is_told_in_its_own_step() -> None:
+    """A driver that takes records at once has them when `offer` returns; the task repeats none."""
+    driver = PromptDriver()
+    first, second = commits(1, 2, 3)
+    async with relaying_at_once(driver) as (relay, metrics):
+        relay.offer([first], lineage=Lineage(LINEAGE))
+        relay.offer([second], lineage=Lineage(LINEAGE))
+        assert [(record.first_seq, record.last_seq) for record in driver.at_once] == [(1, 2), (3, 5)]
+        assert (relay.waiting_topics, relay.waiting_bytes, relay.lag_s) == (0, 0, 0)
+        await wait_all_tasks_blocked()
+        assert len(driver.published) == 2
+        assert metrics.publications == [True, True]
+
+
+async def test_what_a_driver_does_not_take_at_once_is_told_by_the_task() -> None:
+    """A refusal loses nothing and overtakes nothing: the task publishes what is left, in order."""
+    driver = PromptDriver(takes_at_once=1)
+    first, second, third = commits(1, 1, 1, 1)
+    async with relaying_at_once(driver) as (relay, metrics):
+        for commit in (first, second, third):
+            relay.offer([commit], lineage=Lineage(LINEAGE))
+        driver.takes_at_once = 1_000
+        await wait_all_tasks_blocked()
+        assert [(record.first_seq, record.last_seq) for record in driver.records()] == [(1, 1), (2, 3)]
+        assert metrics.dropped == 0
+
+
+async def test_nothing_is_told_at_once_behind_a_driver_that_is_busy_or_away(
+    autojump_clock: MockClock,
+) -> None:
+    """While the task publishes, or the driver is left alone, a commit waits its turn behind it."""
+    driver = PromptDriver(takes_at_once=0, failures=1)
+    first, second = commits(1, 1, 1)
+    async with relaying_at_once(driver) as (relay, _):
+        driver.gate = trio.Event()
+        relay.offer([first], lineage=Lineage(LINEAGE))
+        await wait_all_tasks_blocked()
+        driver.takes_at_once = 1_000
+        relay.offer([second], lineage=Lineage(LINEAGE))
+        assert not driver.at_once
+        driver.gate.set()
+        await wait_all_tasks_blocked()
+        relay.offer(commits(2, 1), lineage=Lineage(LINEAGE))
+        assert not driver.at_once, "the driver has just failed"
+        await trio.sleep(RETRY_FIRST_S + HEALTH_CHECK_S)
+        assert [record.last_seq for record in driver.records()] == [2, 1]
+
+
+async def test_poison_met_at_once_is_contained_by_the_task() -> None:
+    """INV-21: `offer` never fails; the poisonous topic costs its own copies, its neighbour is told."""
+    driver = PromptDriver(poisonous=topic_of(1))
+    async with relaying_at_once(driver) as (relay, metrics):
+        relay.offer([*commits(1, 1), *commits(2, 1)], lineage=Lineage(LINEAGE))
+        await wait_all_tasks_blocked()
+        assert [record.topic for record in driver.records()] == [topic_of(2)]
+        assert metrics.poisons == 2

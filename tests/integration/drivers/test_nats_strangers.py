@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 DEADLINE_S = 30.0
 PASSWORD = "hunter2-hunter2"
 LOGIN = NatsLogin("khala-test", "khala", Secret(PASSWORD))
-DEAF = NatsHandler(message=lambda *_: None, dropped=lambda _: None)
+DEAF = NatsHandler(message=lambda *_: None)
 
 
 @asynccontextmanager

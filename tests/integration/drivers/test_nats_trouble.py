@@ -16,7 +16,7 @@ import fanout_drivers.nats
 import fanout_drivers.nats_connection
 from fanout_drivers.base import RECORD_ENTRIES_MAX_BYTES, PositionUnknown, RecordCopy, RevocationsHint
 from fanout_drivers.nats import NatsDriver, NatsLimits, open_nats_driver
-from fanout_drivers.nats_connection import NatsHandler, NatsLogin, open_nats_session
+from fanout_drivers.nats_connection import NatsLogin
 from fanout_drivers.opening import DriverContext, FanoutConfig
 from fanout_drivers.subjects import encode_subject, revocations_subject
 from khala.adapters import embedded_nats
@@ -263,42 +263,6 @@ async def test_900_messages_too_many_are_announced(tmp_path: Path) -> None:
         for number in range(900, 1_000):
             assert await receive_news(stuck) == RecordCopy(TOPIC, b"%d" % number)
         assert driver.counters.dropped == 900
-
-
-async def test_what_the_library_drops_is_announced(tmp_path: Path) -> None:
-    """nats-py says only by a callback that a subscription's pending messages were too many: that is heard."""
-    async with open_broker(tmp_path) as broker:
-        messages: list[bytes] = []
-        dropped: list[str] = []
-        handler = NatsHandler(
-            message=lambda _, __, data: messages.append(data), dropped=lambda subject: dropped.append(subject)
-        )
-        login = NatsLogin("khala-test", "khala", Secret(broker.password))
-        subject = encode_subject(PREFIX, TOPIC)
-        url = f"nats://127.0.0.1:{broker.port}"
-        async with open_nats_session(url, login, handler, topic_pending_max_messages=10) as session:
-            await session.settle([subject], lambda _: True)
-            await session.publish_all([(subject, b"%d" % number) for number in range(2_000)])
-            while len(messages) + len(dropped) < 2_000:
-                await trio.sleep(0.01)
-        assert set(dropped) == {subject}
-        assert messages
-
-
-async def test_the_driver_tells_the_topic_of_such_a_drop(tmp_path: Path) -> None:
-    """The callback becomes PositionUnknown for that topic, at every end that follows it, and is counted."""
-    async with (
-        open_connected(tmp_path) as (_, driver),
-        driver.open_subscriber() as one,
-        driver.open_subscriber() as other,
-    ):
-        await one.subscribe(TOPIC)
-        await other.subscribe(OTHER_TOPIC)
-        driver._take_drop(encode_subject(PREFIX, TOPIC))
-        assert await receive_news(one) == PositionUnknown(frozenset({TOPIC}))
-        assert driver.counters.dropped == 1
-        await driver.publish(OTHER_TOPIC, b"untouched")
-        assert await receive_news(other) == RecordCopy(OTHER_TOPIC, b"untouched")
 
 
 def change_config(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:

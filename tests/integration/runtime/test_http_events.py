@@ -59,6 +59,49 @@ async def test_json_and_protobuf_events_are_the_same_row(runtime: RuntimeRig) ->
     assert rows[1]["event_id"] == acks[0].event_id
 
 
+async def test_both_ways_of_a_binary_append_answer_alike(runtime: RuntimeRig) -> None:
+    """Past the framework or through it: status, headers and code are the same, for what is refused, too."""
+    run_id, finished = await runtime.make_run(), await runtime.make_run()
+    await runtime.json("POST", f"/v1/runs/{finished}/transitions", {"to_state": "RUN_STATE_CANCELLED"})
+    event = m.EventInput(kind="thought", payload_bytes=THOUGHT)
+    one = m.AppendEventsRequest(events=[event])
+    cases: list[tuple[str, str, m.AppendEventsRequest, str | None]] = [
+        (run_id, "user", one, "key"),
+        (run_id, "user", m.AppendEventsRequest(events=[event] * 2), "key"),
+        (run_id, "user", m.AppendEventsRequest(events=[event], expected_seq=77), None),
+        (run_id, "user", m.AppendEventsRequest(events=[m.EventInput(kind="nothing")]), None),
+        (run_id, "user", m.AppendEventsRequest(), None),
+        (run_id, "other", one, None),
+        (run_id, "nobody", one, None),
+        (finished, "user", one, None),
+    ]
+    for run, bearer, request, key in cases:
+        answers = [
+            await runtime.call(
+                "POST",
+                f"/v1/runs/{run}/events",
+                content=request.SerializeToString(),
+                media_type=PROTOBUF,
+                accept=accept,
+                bearer=bearer,
+                key=key,
+            )
+            # The second is one that only the framework weighs.
+            for accept in (PROTOBUF, f"{PROTOBUF};q=0.9")
+        ]
+        alike = [
+            {name: value for name, value in answer.headers.items() if name not in ("date", "x-request-id")}
+            for answer in answers
+        ]
+        assert alike[0] == alike[1]
+        assert answers[0].status_code == answers[1].status_code
+        if answers[0].status_code == 200:
+            assert answers[0].content == answers[1].content
+        else:
+            codes = [m.Error.FromString(answer.content).code for answer in answers]
+            assert codes[0] == codes[1]
+
+
 async def test_hundred_identical_first_requests(runtime: RuntimeRig) -> None:
     """RT-25: a hundred identical requests that race write one event and get a hundred equal answers."""
     run_id = await runtime.make_run()
