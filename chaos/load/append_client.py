@@ -20,7 +20,7 @@ from khala_contracts.kinds import encode_payload, payload_type
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Answer", "AppendFailedError", "LoadResult", "append_for", "batch_of"]
+__all__ = ["Answer", "AppendConnection", "AppendFailedError", "LoadResult", "append_for", "batch_of"]
 
 KIND: Final = "output"
 _RECEIVE_BYTES: Final = 256 * 1024
@@ -120,52 +120,48 @@ async def append_for(
     return result
 
 
-class _Producer:
-    """One connection and what was acknowledged on it."""
+class AppendConnection:
+    """One keep-alive connection to the runtime, one request in flight."""
 
-    def __init__(self, index: int, url: str, bearer: str, run_id: str, body: bytes) -> None:
-        self.answers: list[Answer] = []
-        self._name = f"{run_id}-{index}"
+    def __init__(self, url: str, bearer: str, run_id: str) -> None:
+        """Append to this run, later, as the owner of ``bearer``."""
         self._url = url
-        self._run_id = run_id
-        self._body = body
         self._head = (
             f"POST /v1/runs/{run_id}/events HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\n"
             f"Authorization: Bearer {bearer}\r\nContent-Type: application/x-protobuf\r\n"
-            f"Accept: application/x-protobuf\r\nContent-Length: {len(body)}\r\nIdempotency-Key: "
+            "Accept: application/x-protobuf\r\nContent-Length: "
         ).encode()
         self._stream: trio.SocketStream | None = None
         self._received = bytearray()
 
-    async def warm_up(self) -> None:
-        """Connect, and append once."""
+    async def open(self) -> None:
+        """Connect."""
         parts = urlsplit(self._url)
         assert parts.hostname is not None
         assert parts.port is not None
         self._stream = await trio.open_tcp_stream(parts.hostname, parts.port)
-        await self._append()
 
-    async def append_until(self, deadline: float) -> None:
-        """Append until ``deadline`` of trio's clock."""
-        while trio.current_time() < deadline:
-            await self._append()
+    async def append(self, key: str, body: bytes) -> bytes:
+        """Append one request under a key; return the body of its answer.
+
+        Raises:
+            AppendFailedError: It was refused, or the connection ended.
+            trio.TooSlowError: No answer in time.
+        """
+        assert self._stream is not None
+        with trio.fail_after(_ANSWER_TIMEOUT_S):
+            rest = f"{len(body)}\r\nIdempotency-Key: {key}\r\n\r\n"
+            await self._stream.send_all(self._head + rest.encode() + body)
+            status, answer = await self._receive_answer()
+        if status != b"200":
+            detail = m.Error.FromString(answer).code if answer else ""
+            raise AppendFailedError(f"an append was answered {status.decode()} {detail}")
+        return answer
 
     async def aclose(self) -> None:
         """Close the connection."""
         if self._stream is not None:
             await self._stream.aclose()
-
-    async def _append(self) -> None:
-        assert self._stream is not None
-        key = f"{self._name}-{len(self.answers)}"
-        started = time.perf_counter()
-        with trio.fail_after(_ANSWER_TIMEOUT_S):
-            await self._stream.send_all(self._head + key.encode() + b"\r\n\r\n" + self._body)
-            status, body = await self._receive_answer()
-        if status != b"200":
-            detail = m.Error.FromString(body).code if body else ""
-            raise AppendFailedError(f"an append was answered {status.decode()} {detail}")
-        self.answers.append(Answer(self._run_id, key, body, time.perf_counter() - started))
 
     async def _receive_answer(self) -> tuple[bytes, bytes]:
         """Return status and body of the next answer; our servers always say its length."""
@@ -187,3 +183,34 @@ class _Producer:
         if not data:
             raise AppendFailedError("the runtime closed a connection")
         self._received += data
+
+
+class _Producer:
+    """One connection and what was acknowledged on it."""
+
+    def __init__(self, index: int, url: str, bearer: str, run_id: str, body: bytes) -> None:
+        self.answers: list[Answer] = []
+        self._name = f"{run_id}-{index}"
+        self._run_id = run_id
+        self._body = body
+        self._connection = AppendConnection(url, bearer, run_id)
+
+    async def warm_up(self) -> None:
+        """Connect, and append once."""
+        await self._connection.open()
+        await self._append()
+
+    async def append_until(self, deadline: float) -> None:
+        """Append until ``deadline`` of trio's clock."""
+        while trio.current_time() < deadline:
+            await self._append()
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._connection.aclose()
+
+    async def _append(self) -> None:
+        key = f"{self._name}-{len(self.answers)}"
+        started = time.perf_counter()
+        answer = await self._connection.append(key, self._body)
+        self.answers.append(Answer(self._run_id, key, answer, time.perf_counter() - started))

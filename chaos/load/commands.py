@@ -1,29 +1,62 @@
-"""``khala bench``: registered in the entry-point group ``khala.commands``."""
+"""``khala bench``: registered in the entry-point group ``khala.commands``.
+
+Benchmarks of a node have a command module each (``stadium_command.py``) and give a ``Report``; of those,
+``--smoke`` runs a second each on one system. The others print a document of their own.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from chaos.load.added import measure_added
 from chaos.load.append import AppendSetup, measure_append
 from chaos.load.append_client import AppendFailedError
-from chaos.load.fanout import FanoutSetup, LostFramesError, measure_fanout
+from chaos.load.city import measure_city
+from chaos.load.city_command import SMOKE_ADDED, SMOKE_CITY, added, city
+from chaos.load.connections_command import SMOKE_CONNECTIONS, connections, measure_connections
+from chaos.load.cycles_command import SMOKE_CYCLES, measure_cycles
+from chaos.load.fairness_command import SMOKE_FAIRNESS, fairness, measure_fairness
+from chaos.load.native_client import ReceiverFailedError
 from chaos.load.native_tools import CompilerMissingError
-from chaos.load.origin import OUR_ROUTER, OriginSetup, RouterFailedError, measure_origin
+from chaos.load.origin import OUR_ROUTER, LostFramesError, OriginSetup, RouterFailedError, measure_origin
 from chaos.load.origin_http import WrongAnswerError
+from chaos.load.replay import measure_replay
+from chaos.load.replay_command import SMOKE_REPLAY, replay
+from chaos.load.resume import measure_resume
+from chaos.load.resume_command import SMOKE_RESUME, resume
 from chaos.load.revoke import RevokeSetup, measure_revoke
+from chaos.load.rig import RigSetup, running_rig
+from chaos.load.slow_consumer_command import SMOKE_SLOW_CONSUMER, measure_slow_consumer
+from chaos.load.stadium import measure_stadium
+from chaos.load.stadium_command import SMOKE_STADIUM, stadium
 from chaos.load.system_under_test import SystemFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from chaos.load.report import Report
+    from chaos.load.rig import Rig
 
 # A second of each benchmark: shows that they run, not how fast anything is.
-SMOKE_FANOUT = FanoutSetup(subscribers=50, frames_per_write=4, writes=100, payload_bytes=200)
 SMOKE_APPEND = AppendSetup(runs=2, connections=4, seconds=1)
 SMOKE_ORIGIN = OriginSetup(connections=2, seconds=0.3, subscribers=10, writes=100, paced_writes=10)
 SMOKE_REVOKE = RevokeSetup(sockets=12, revoked=3, people=2, rounds=1, poll_interval_s=1.0)
+# Those that measure a node, one after the other on one system.
+SMOKES_ON_RIG: Final[Sequence[Callable[[Rig, Callable[[str], None]], Report]]] = (
+    partial(measure_added, SMOKE_ADDED),
+    partial(measure_city, SMOKE_CITY),
+    partial(measure_connections, SMOKE_CONNECTIONS),
+    partial(measure_cycles, SMOKE_CYCLES),
+    partial(measure_fairness, SMOKE_FAIRNESS),
+    partial(measure_replay, SMOKE_REPLAY),
+    partial(measure_resume, SMOKE_RESUME),
+    partial(measure_slow_consumer, SMOKE_SLOW_CONSUMER),
+    partial(measure_stadium, SMOKE_STADIUM),
+)
 
 
 @click.group(invoke_without_command=True)
@@ -37,33 +70,21 @@ def bench(context: click.Context, *, smoke: bool) -> None:
         click.echo(context.get_help())
         return
     results = [
-        _fanout([SMOKE_FANOUT], pairs=1),
         _append(SMOKE_APPEND, pairs=1),
         _revoke(SMOKE_REVOKE),
         _origin(SMOKE_ORIGIN, pairs=1),
+        *_smoke_on_rig(),
     ]
     _print({"benchmark": "smoke", "results": results})
 
 
-@bench.command()
-@click.option("--subscribers", default=500, show_default=True, help="WebSocket connections.")
-@click.option(
-    "--frames-per-write",
-    "frames_per_write",
-    multiple=True,
-    default=(1, 4, 16),
-    show_default=True,
-    help="May be given several times.",
-)
-@click.option("--writes", default=400, show_default=True, help="Writes per measurement.")
-@click.option("--payload-bytes", default=200, show_default=True)
-@click.option("--pairs", default=9, show_default=True, help="Alternating pairs per setup.")
-def fanout(
-    subscribers: int, frames_per_write: tuple[int, ...], writes: int, payload_bytes: int, pairs: int
-) -> None:
-    """Fan-out of one topic beside a C loop of send(2); prints JSON."""
-    setups = [FanoutSetup(subscribers, count, writes, payload_bytes) for count in frames_per_write]
-    _print(_fanout(setups, pairs=pairs))
+bench.add_command(added)
+bench.add_command(city)
+bench.add_command(connections)
+bench.add_command(fairness)
+bench.add_command(replay)
+bench.add_command(resume)
+bench.add_command(stadium)
 
 
 @bench.command()
@@ -137,12 +158,13 @@ def origin(
     _print(_origin(setup, pairs=pairs))
 
 
-def _fanout(setups: Sequence[FanoutSetup], *, pairs: int) -> dict[str, object]:
+def _smoke_on_rig() -> list[dict[str, object]]:
     try:
-        return measure_fanout(setups, pairs=pairs, report=_progress)
+        with running_rig(RigSetup(driver="nats")) as rig:
+            return [measure(rig, _progress).as_json() for measure in SMOKES_ON_RIG]
     except CompilerMissingError as exc:
-        return {"benchmark": "fanout", "skipped": str(exc)}
-    except LostFramesError as exc:
+        return [{"benchmark": "node", "skipped": str(exc)}]
+    except (SystemFailedError, ReceiverFailedError) as exc:
         raise click.ClickException(str(exc)) from exc
 
 

@@ -1,4 +1,4 @@
-"""Child process of the fan-out benchmark: the node's engine, fed by the memory driver.
+"""Child process of ``khala bench origin``: the node's engine alone, fed by the memory driver.
 
     python -m chaos.load.fanout_node SUBSCRIBERS WRITES FRAMES_PER_WRITE PAYLOAD_BYTES [PAUSE_S]
 

@@ -16,7 +16,7 @@ class CompilerMissingError(Exception):
 
 
 def compile_native(name: str, folder: Path) -> Path:
-    """Compile ``chaos/load/native/<name>.c`` into ``folder``; return the program.
+    """Compile ``chaos/load/native/<name>.c``, with the headers beside it, into ``folder``; return the program.
 
     Raises:
         CompilerMissingError: Neither ``cc`` nor ``gcc`` is on PATH.
@@ -25,8 +25,13 @@ def compile_native(name: str, folder: Path) -> Path:
     if compiler is None:
         msg = "no C compiler (cc or gcc) on PATH"
         raise CompilerMissingError(msg)
-    source = folder / f"{name}.c"
-    source.write_text(resources.files("chaos.load.native").joinpath(f"{name}.c").read_text(encoding="utf-8"))
+    for entry in resources.files("chaos.load.native").iterdir():
+        if entry.name == f"{name}.c" or entry.name.endswith(".h"):
+            (folder / entry.name).write_text(entry.read_text(encoding="utf-8"))
     program = folder / name
-    subprocess.run([compiler, "-O2", "-o", str(program), str(source)], check=True, timeout=60)
+    # Not every program uses everything that a header has.
+    options = ["-O2", "-Wall", "-Wextra", "-Wno-unused-function"]
+    subprocess.run(
+        [compiler, *options, "-o", str(program), str(folder / f"{name}.c")], check=True, timeout=60
+    )
     return program

@@ -22,22 +22,33 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from chaos.load.cpu_time import cpu_time_of_tree
-from chaos.load.fanout import UPGRADE, LostFramesError, client_preamble
+from chaos.load.fanout_node import TOPIC
+from chaos.load.in_memory import DEVICE_ID
 from chaos.load.native_tools import compile_native
 from chaos.load.origin_http import HttpRun, run_requests
+from chaos.load.preambles import FROM_NOW, Preamble
 from chaos.load.statistics_of_pairs import Spread, describe_environment
 from khala.adapters.free_ports import draw_port, is_free
+from khala_contracts.codec import TopicStart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["OUR_ROUTER", "OriginSetup", "RouterFailedError", "measure_origin"]
+__all__ = ["OUR_ROUTER", "LostFramesError", "OriginSetup", "RouterFailedError", "measure_origin"]
 
 # A command stands for any other.
 OUR_ROUTER: Final = "ours"
 START_TIMEOUT_S: Final = 20.0
 RECEIVE_TIMEOUT_S: Final = 120
 _POLL_S: Final = 0.02
+
+
+# The harness takes every token.
+PREAMBLE: Final = Preamble.of_subscriber("benchmark", DEVICE_ID, [TopicStart(TOPIC, FROM_NOW)])
+
+
+class LostFramesError(Exception):
+    """A subscriber did not get exactly the frames that were published."""
 
 
 class RouterFailedError(Exception):
@@ -102,7 +113,7 @@ def measure_origin(setup: OriginSetup, *, pairs: int, report: Callable[[str], No
     with tempfile.TemporaryDirectory() as name:
         receiver = compile_native("receiver", Path(name))
         preamble = Path(name) / "preamble"
-        preamble.write_bytes(client_preamble())
+        preamble.write_bytes(PREAMBLE.upgrade + PREAMBLE.messages)
         for pair in range(pairs):
             requests.append(_requests_pair(setup))
             frames.append(_frames_pair(setup, receiver, preamble))
@@ -157,7 +168,7 @@ def _paced_cpu_s(setup: OriginSetup, receiver: Path, preamble: Path) -> float:
 
 
 def _receive(setup: OriginSetup, receiver: Path, preamble: Path, port: int, writes: int) -> _FramesRun:
-    arguments = (port, setup.subscribers, preamble, len(UPGRADE), writes, RECEIVE_TIMEOUT_S)
+    arguments = (port, setup.subscribers, preamble, len(PREAMBLE.upgrade), writes, RECEIVE_TIMEOUT_S)
     received = subprocess.run(
         [str(receiver), *map(str, arguments)],
         capture_output=True,

@@ -38,6 +38,10 @@ def _compare(
 ) -> Problems:
     table = tomllib.loads((context.root / project).read_text(encoding="utf-8"))
     needed = {distribution(line) for line in table["project"]["dependencies"]}
+    # Imported where it is wanted only: what needs it says so, and how to install it.
+    optional = {
+        distribution(line) for line in table["project"].get("optional-dependencies", {}).get("load", ())
+    }
     imported: dict[str, str] = {}
     for name in python_files(context.root):
         if name.startswith(folders):
@@ -50,7 +54,7 @@ def _compare(
     ]
     for module, place in sorted(imported.items()):
         names = {owner.lower().replace("_", "-") for owner in owners.get(module, ())}
-        if not names & (needed | set(BROUGHT_ALONG)):
+        if not names & (needed | optional | set(BROUGHT_ALONG)):
             problems.append(f"{place}: imports {module}, which {project} does not name")
     return problems
 

@@ -93,7 +93,7 @@ LANES: Final = (
         "unit",
         "pure code, actors on virtual time, properties, suites shared by fakes and real things",
         budget_s=300,
-        targets=("tests/unit", "tests/actors", "tests/properties", "tests/contract"),
+        targets=("tests/unit", "tests/actors", "tests/properties", "tests/contract", "tests/fuzz"),
     ),
     Lane(
         "integration",

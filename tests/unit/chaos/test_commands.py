@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from chaos.load import commands
 from chaos.load.append import AppendSetup
 from chaos.load.append_client import AppendFailedError
-from chaos.load.fanout import FanoutSetup, LostFramesError
 from chaos.load.native_tools import CompilerMissingError
+from chaos.load.origin import LostFramesError
 from chaos.load.system_under_test import SystemFailedError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def test_without_a_benchmark_it_says_which_there_are() -> None:
     result = CliRunner().invoke(commands.bench)
     assert result.exit_code == 0
     assert "append" in result.output
-    assert "fanout" in result.output
+    assert "stadium" in result.output
 
 
 def test_json_goes_to_the_output_and_progress_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,19 +60,10 @@ def test_json_goes_to_the_output_and_progress_beside_it(monkeypatch: pytest.Monk
     assert seen == [(AppendSetup(200, 200, 4, 8, 2), 5)]
 
 
-def test_fan_out_takes_several_setups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One for each number of frames per write."""
-    seen: list[object] = []
-    monkeypatch.setattr(commands, "measure_fanout", answering("fanout", seen))
-    CliRunner().invoke(commands.bench, ["fanout", "--frames-per-write", "1", "--frames-per-write", "4"])
-    wanted = [FanoutSetup(500, 1, 400, 200), FanoutSetup(500, 4, 400, 200)]
-    assert seen == [(wanted, 9)]
-
-
 def test_the_smoke_runs_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those with a reference as one pair."""
     seen: list[object] = []
-    monkeypatch.setattr(commands, "measure_fanout", answering("fanout", seen))
+    monkeypatch.setattr(commands, "_smoke_on_rig", lambda: [{"benchmark": "stadium"}])
     monkeypatch.setattr(commands, "measure_append", answering("append", seen))
 
     def measure_revoke(setup: RevokeSetup, *, report: Callable[[str], None]) -> dict[str, object]:
@@ -84,9 +75,8 @@ def test_the_smoke_runs_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "measure_origin", answering("origin", seen))
     result = CliRunner().invoke(commands.bench, ["--smoke"])
     names = [one["benchmark"] for one in json.loads(result.stdout)["results"]]
-    assert names == ["fanout", "append", "revoke", "origin"]
+    assert names == ["append", "revoke", "origin", "stadium"]
     assert seen == [
-        ([commands.SMOKE_FANOUT], 1),
         (commands.SMOKE_APPEND, 1),
         commands.SMOKE_REVOKE,
         (commands.SMOKE_ORIGIN, 1),
@@ -95,16 +85,16 @@ def test_the_smoke_runs_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_compiler_is_a_reason_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report says why there is no figure."""
-    monkeypatch.setattr(commands, "measure_fanout", failing(CompilerMissingError("no C compiler")))
-    result = CliRunner().invoke(commands.bench, ["fanout"])
+    monkeypatch.setattr(commands, "measure_origin", failing(CompilerMissingError("no C compiler")))
+    result = CliRunner().invoke(commands.bench, ["origin"])
     assert result.exit_code == 0
-    assert json.loads(result.stdout) == {"benchmark": "fanout", "skipped": "no C compiler"}
+    assert json.loads(result.stdout) == {"benchmark": "origin", "skipped": "no C compiler"}
 
 
 @pytest.mark.parametrize(
     ("benchmark", "error"),
     [
-        ("fanout", LostFramesError("a frame is missing")),
+        ("origin", LostFramesError("a frame is missing")),
         ("append", SystemFailedError("it did not start")),
         ("append", AppendFailedError("refused")),
         ("revoke", SystemFailedError("a socket that nobody revoked")),
