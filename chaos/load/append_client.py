@@ -133,6 +133,8 @@ class AppendConnection:
         ).encode()
         self._stream: trio.SocketStream | None = None
         self._received = bytearray()
+        # The server ends a connection after some requests, and says so with the last answer.
+        self._is_over = False
 
     async def open(self) -> None:
         """Connect."""
@@ -140,6 +142,7 @@ class AppendConnection:
         assert parts.hostname is not None
         assert parts.port is not None
         self._stream = await trio.open_tcp_stream(parts.hostname, parts.port)
+        self._is_over = False
 
     async def append(self, key: str, body: bytes) -> bytes:
         """Append one request under a key; return the body of its answer.
@@ -148,6 +151,9 @@ class AppendConnection:
             AppendFailedError: It was refused, or the connection ended.
             trio.TooSlowError: No answer in time.
         """
+        if self._is_over:
+            await self.aclose()
+            await self.open()
         assert self._stream is not None
         with trio.fail_after(_ANSWER_TIMEOUT_S):
             rest = f"{len(body)}\r\nIdempotency-Key: {key}\r\n\r\n"
@@ -170,6 +176,7 @@ class AppendConnection:
             await self._receive()
         status_line, *headers = bytes(received[:end]).split(b"\r\n")
         fields = dict(header.lower().split(b": ", 1) for header in headers)
+        self._is_over = fields.get(b"connection") == b"close"
         size = end + 4 + int(fields[b"content-length"])
         while len(received) < size:
             await self._receive()
