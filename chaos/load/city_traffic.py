@@ -287,8 +287,14 @@ class _TrafficRun:
     def _read_watch(
         self, committed: Mapping[tuple[str, int], float]
     ) -> tuple[list[float], list[tuple[str, int, int]]]:
-        """Return the delays of live frames, and of each watcher topic, last seq and CRC."""
+        """Return the delays of live frames, and of each watcher topic, last seq and CRC.
+
+        Raises:
+            SystemFailedError: The commit of some was not heard. Frames that the broker lost come late: to leave them
+                out would be to measure the others only.
+        """
         delays: list[float] = []
+        unheard = 0
         watched: list[tuple[str, int, int]] = []
         for line in (self._folder / "watch.log").read_text(encoding="ascii").splitlines():
             fields = line.split()
@@ -298,8 +304,11 @@ class _TrafficRun:
             watcher, first, last, at_ns, is_live = map(int, fields)
             if is_live:
                 topic, at = self._topics[watcher // self._load.watchers_per_run], at_ns / 1e9
-                times = (committed.get((topic, seq)) for seq in range(first, last + 1))
+                times = [committed.get((topic, seq)) for seq in range(first, last + 1)]
+                unheard += times.count(None)
                 delays += [at - time_s for time_s in times if time_s is not None]
+        if unheard:
+            raise SystemFailedError(f"{unheard} frames came live whose commit was not heard at the broker")
         return delays, watched
 
     def _count_lost(self, watched: Sequence[tuple[str, int, int]], events: int) -> int:

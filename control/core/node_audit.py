@@ -24,6 +24,8 @@ ID_MAX_BYTES: Final = 128
 COUNT_MAX: Final = 1 << 53
 PAGE_DEFAULT: Final = 100
 PAGE_MAX: Final = 500
+# What a runtime calls itself where a node says its id.
+RUNTIME_ID: Final = "runtime"
 _CAUSE: Final = re.compile(r"[a-z0-9_.]{0,64}", re.ASCII)
 _LIMIT: Final = re.compile(r"[a-z0-9_.]{1,64}", re.ASCII)
 _TIME_MAX_MS: Final = 1 << 45
@@ -151,12 +153,24 @@ def rows_of(batch: NodeBatch) -> tuple[NodeRow, ...]:
     )
 
 
-def check_runtime_batch(batch: NodeBatch) -> None:
-    """Check that a batch of a runtime says what a runtime can know: limits that its callers exceeded.
+def check_node_batch(batch: NodeBatch) -> None:
+    """Check that a batch of a node is not in a runtime's name.
 
     Raises:
         Refused: invalid_argument with the field.
     """
+    if batch.node_id == RUNTIME_ID:
+        raise invalid_argument("node_id", "the id of a node")
+
+
+def check_runtime_batch(batch: NodeBatch) -> None:
+    """Check that a batch of a runtime is in its own name, and says what it can know: limits that its callers exceeded.
+
+    Raises:
+        Refused: invalid_argument with the field.
+    """
+    if batch.node_id != RUNTIME_ID:
+        raise invalid_argument("node_id", RUNTIME_ID)
     noted = [("events", event.action) for event in batch.events]
     counted = [("unwritten", unwritten.action) for unwritten in batch.unwritten]
     for field, action in (*noted, *counted):

@@ -2,7 +2,7 @@
 
 A burst is what one principal gets refused for one limit within BURST_S. Its first refusal is a row, with the value
 that was in force; the rest are counted, and the counts are told as well. ``note`` never waits and never fails; one
-task sends, the same batch until control has it. What was not sent when the process ends is lost with it: it is in
+task sends, the same batch until control has it, or refuses it for good. What was not sent when the process ends is lost with it: it is in
 the metrics.
 
 Keeps INV-7: at most ROWS_MAX rows and BURSTS_MAX bursts wait; what has no room is counted.
@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from khala_service.errors import Unavailable
+from khala_service.logs import get_logger
 from runtime.core.limits import VIOLATIONS
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from runtime.core.principals import Principal
     from runtime.ports import Clock, Ids
 
-__all__ = ["ExceededLimit", "LimitAudit", "LimitAuditLog", "LimitBatch"]
+__all__ = ["ExceededLimit", "LimitAudit", "LimitAuditLog", "LimitBatch", "LimitBatchRefused"]
+
+_log = get_logger(__name__)
 
 # Longer: who goes on is seen later. Shorter: a flood fills control's disk.
 BURST_S: Final = 10.0
@@ -60,6 +63,10 @@ class LimitBatch:
     since_ms: int
 
 
+class LimitBatchRefused(Exception):
+    """Control will never take this batch."""
+
+
 class LimitAuditLog(Protocol):
     """Control's audit log, as a runtime writes to it."""
 
@@ -68,6 +75,7 @@ class LimitAuditLog(Protocol):
 
         Raises:
             Unavailable: No answer, or not this time; the same call may be repeated.
+            LimitBatchRefused: Repeating it changes nothing.
         """
 
 
@@ -146,5 +154,9 @@ class LimitAudit:
             except Unavailable as error:
                 # No retry limit: what waits meanwhile is bounded.
                 await trio.sleep(max(RETRY_S, error.retry_after_s))
+            except LimitBatchRefused as refused:
+                # A mistake of ours. What comes after it is not held up by it.
+                _log.error("limit_audit_refused", reason=str(refused), rows=len(batch.rows))
+                return
             else:
                 return

@@ -185,13 +185,19 @@ class Relay:
                 self._publishing = None
 
     def _publish_at_once(self, driver: PublishesAtOnce, topic: TopicName) -> bool:
-        """Hand a topic's news over without waiting; return False if the task must do it, perhaps again."""
+        """Hand a topic's news over without waiting; return False if the task must do it, perhaps again.
+
+        Only a single record: of several the driver may take the first and not the second.
+        """
         news, started = self._news[topic], trio.current_time()
+        entries_max_bytes = self._driver.entries_max_bytes
+        if news.size_bytes > entries_max_bytes:
+            return False
         try:
-            for record in news.records(entries_max_bytes=self._driver.entries_max_bytes):
-                if not driver.publish_nowait(topic, self._signer.seal(record)):
-                    return False
-                self._note_published(record, started)
+            records = list(islice(news.records(entries_max_bytes=entries_max_bytes), 2))
+            if len(records) != 1 or not driver.publish_nowait(topic, self._signer.seal(records[0])):
+                return False
+            self._note_published(records[0], started)
         except Exception:  # noqa: BLE001 - the task meets the same, and contains it
             return False
         self._waiting_bytes -= news.size_bytes
@@ -249,10 +255,10 @@ class Relay:
         self._is_failing = False
         self._retry_in_s = RETRY_FIRST_S
         self._was_healthy = True
-        self._crashed_topics.clear()
         self._note_published(record, started)
 
     def _note_published(self, record: FanoutRecord, started: float) -> None:
+        self._crashed_topics.clear()
         hit("runtime.after_hint")
         self._metrics.published(is_copy=bool(record.entries), duration_s=trio.current_time() - started)
         self._relayed.add(record, driver=self._driver.name, published_at_us=self._now_us())

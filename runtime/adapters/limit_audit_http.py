@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from khala_contracts import http_messages as m
 from khala_service.errors import PeerRefused, Unavailable
+from runtime.actors.limit_audit import LimitBatchRefused
 
 if TYPE_CHECKING:
     from khala_service.adapters.http_client import ServiceHttpClient
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["HttpLimitAuditLog"]
 
 AUDIT_ROUTE: Final = "/internal/v1/audit"
+# Statuses that are about our credential or the route, and may pass.
+_NOT_THE_BATCH: Final = frozenset({401, 403, 404, 405})
 
 
 class HttpLimitAuditLog:
@@ -25,7 +28,7 @@ class HttpLimitAuditLog:
         self._runtime_id = runtime_id
 
     async def append(self, batch: LimitBatch) -> None:
-        """Have a batch written; see LimitAuditLog. Raises Unavailable whatever goes wrong."""
+        """Have a batch written; see LimitAuditLog."""
         request = m.AppendAuditRequest(
             node_id=self._runtime_id,
             batch_id=batch.batch_id,
@@ -44,7 +47,9 @@ class HttpLimitAuditLog:
         try:
             await self._control.post(AUDIT_ROUTE, request, m.AppendAuditResponse)
         except PeerRefused as refused:
-            raise Unavailable(f"control_{refused.code}") from refused
+            if refused.http_status in _NOT_THE_BATCH:
+                raise Unavailable(f"control_{refused.code}") from refused
+            raise LimitBatchRefused(refused.code) from refused
 
 
 def _event(row: ExceededLimit) -> m.NodeAuditEvent:

@@ -82,9 +82,8 @@ class RateLimiter:
         return len(self._buckets)
 
     def rate_text(self, topic_class: str) -> str:
-        """Return the sustained rate of a class, for people; "" without one."""
-        rate = self._rates.get(topic_class)
-        return "" if rate is None else f"{rate.per_s:g}"
+        """Return the sustained rate of a class as a configuration says it, without an exponent; 0: no limit (any more)."""
+        return f"{_per_s(self._rates, topic_class):f}".rstrip("0").rstrip(".")
 
     def replace_rates(self, rates: Mapping[str, Rate]) -> list[tuple[str, float, float]]:
         """Take over other rates; return class, old and new events per second of what differs (0: no limit).

@@ -18,6 +18,7 @@ from control.core.node_audit import (
     NodeBatch,
     NodeEvent,
     Unwritten,
+    check_node_batch,
     check_runtime_batch,
 )
 from khala_contracts import http_messages as m
@@ -49,8 +50,8 @@ def add_audit_routes(
         if not is_node:
             runtimes.require(authorization)
         batch = _read_batch(await read_body(m.AppendAuditRequest))
-        if not is_node:
-            check_runtime_batch(batch)
+        check = check_node_batch if is_node else check_runtime_batch
+        check(batch)
         return respond(m.AppendAuditResponse(written=await audit.append(batch)))
 
     if admin is None:

@@ -44,7 +44,7 @@ async def read_bytes(*, max_bytes: int | None = None, limit_name: str = "") -> b
             if len(content) > limit:
                 raise _too_large(limit, limit_name)
     if scope.cancelled_caught:
-        raise HttpProblem(reason_codes.MALFORMED_MESSAGE, {"body": "not complete in time"})
+        raise body_too_slow()
     return bytes(content)
 
 
@@ -108,6 +108,11 @@ def wants_protobuf() -> bool:
         return default == PROTOBUF
     binary, text = accepted.quality(PROTOBUF), accepted.quality(JSON)
     return default == PROTOBUF if binary == text else binary > text
+
+
+def body_too_slow() -> HttpProblem:
+    """Return the refusal of a body that is not complete after BODY_TIMEOUT_S."""
+    return HttpProblem(reason_codes.MALFORMED_MESSAGE, {"body": "not complete in time"})
 
 
 def _too_large(limit: int, limit_name: str) -> HttpProblem:

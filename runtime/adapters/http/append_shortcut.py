@@ -5,11 +5,12 @@ An ASGI layer inside ``RequestObserver``, so request id, metrics and log line ar
 append, answer. Whatever is not the plain case goes on to the framework's route, untouched or replayed:
 
     another method, path, media type, a page's Origin, a chunked or large body    as it came
-    no right, no such run, a body that is refused                                 replayed: the route refuses it
-    the append itself failed                                                      replayed, with its error
+    a client that leaves before the end of its body, fields that we do not know    replayed
+    whatever was refused or failed                                                replayed, with its error
 
-So every refusal is worded in one place, the route's, and nothing is appended twice: a replayed request whose
-append has failed already carries the error (``APPEND_ERROR``), and the route raises it instead of appending.
+So every refusal is worded in one place, the route's, and nothing is tried twice, least of all an append: a
+replayed request that has failed already carries its `Failed` under ``FAILED``, and the route raises that error
+before it asks anybody anything.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from khala_contracts import codec
+from khala_contracts import codec, reason_codes
 from khala_contracts import http_messages as m
-from khala_service.http_bodies import BODY_TIMEOUT_S, PROTOBUF, count_unknown
+from khala_service.http_bodies import BODY_TIMEOUT_S, PROTOBUF, body_too_slow, count_unknown
 from khala_service.http_observer import ROUTE_KEY
+from khala_service.http_problems import HttpProblem
 from khala_service.request_context import current_request_id
 from khala_service.service_auth import bearer_credential
 from runtime.actors.command_path import Caller
@@ -41,12 +43,13 @@ if TYPE_CHECKING:
     from runtime.adapters.http.event_batches import EventBatch
     from runtime.core.limits import RuntimeLimits
     from runtime.core.outcomes import Appended
+    from runtime.core.principals import Principal
     from runtime.ports import Ids, PrincipalResolver
 
-__all__ = ["APPEND_ERROR", "BODY_MAX_BYTES", "AppendShortcut"]
+__all__ = ["BODY_MAX_BYTES", "FAILED", "AppendShortcut", "Failed"]
 
-# Key of the scope under which the route finds what the append has raised.
-APPEND_ERROR: Final = "khala.append_error"
+# Key of the scope under which the route finds how the request has failed.
+FAILED: Final = "khala.append_failed"
 # Larger bodies are read by the framework's route, piece by piece; here they are kept to be replayed.
 BODY_MAX_BYTES: Final = 256 * 1024
 _ROUTE: Final = "/v1/runs/<run_id>/events"
@@ -61,6 +64,14 @@ _UNUSUAL: Final = frozenset({b"origin", b"transfer-encoding", b"content-encoding
 
 class _ForTheRoute(Exception):
     """Not the plain case."""
+
+
+@attrs.frozen
+class Failed:
+    """Why a request has failed already, and whose it is, as far as that was found out."""
+
+    error: Exception
+    principal: Principal | None
 
 
 @attrs.define(eq=False)
@@ -127,23 +138,28 @@ class AppendShortcut:
         Raises:
             _ForTheRoute: The route must answer; nothing was appended, or the scope says why not.
         """
+        principal = None
         try:
-            caller = await self._caller(headers)
-            await self._commands.authorize_append(caller.principal, run_id)
+            principal = await self._principal(headers)
+            caller = self._caller(principal, headers)
+            await self._commands.authorize_append(principal, run_id)
             batch = await self._read(replay)
-        except Exception as error:
-            raise _ForTheRoute from error
-        try:
             return await self._commands.append(caller, run_id, batch.events, expected_seq=batch.expected_seq)
+        except _ForTheRoute:
+            raise
         except Exception as error:
-            scope[APPEND_ERROR] = error
+            # Asking again would double the wait for whoever is away, and could hide that this outcome is unknown.
+            scope[FAILED] = Failed(error, principal)
             raise _ForTheRoute from error
 
-    async def _caller(self, headers: Mapping[bytes, bytes]) -> Caller:
+    async def _principal(self, headers: Mapping[bytes, bytes]) -> Principal:
         credential = bearer_credential(headers.get(b"authorization", b"").decode("latin-1"))
         principal = None if credential is None else await self._resolver.resolve(credential)
         if principal is None:
-            raise _ForTheRoute
+            raise HttpProblem(reason_codes.UNAUTHENTICATED)
+        return principal
+
+    def _caller(self, principal: Principal, headers: Mapping[bytes, bytes]) -> Caller:
         key = headers.get(_KEY_HEADER)
         text = None if key is None else key.decode("latin-1")
         if text is not None:
@@ -161,7 +177,7 @@ class AppendShortcut:
                 parts.append(event.get("body", b""))
                 has_more = event.get("more_body", False)
         if has_more:
-            raise _ForTheRoute
+            raise body_too_slow()
         body = codec.decode_message_untrusted(m.AppendEventsRequest, b"".join(parts))
         if count_unknown(body):
             raise _ForTheRoute

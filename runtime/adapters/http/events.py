@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from quart import Response, request
+from quart import Response, g, request
 
 from khala_contracts.frames import SEQ_MAX
 from khala_service.http_edge import respond
 from khala_service.request_context import current_request_id
-from runtime.adapters.http.append_shortcut import APPEND_ERROR
+from runtime.adapters.http.append_shortcut import FAILED, Failed
 from runtime.adapters.http.event_batches import read_batch
 from runtime.adapters.http.event_inputs import RUN_CLASS
 from runtime.adapters.http.event_stream import EventStream
@@ -51,10 +51,11 @@ def add_event_routes(
         framing = framing_for(request.mimetype, event_bytes_max=limits.stream_event_bytes_max)
         if framing is not None:
             return await append_stream(run_id, framing)
-        sender = caller(await authenticator.principal(), key_bytes_max=limits.key_bytes_max)
-        failed: Exception | None = request.scope.get(APPEND_ERROR)  # type: ignore[assignment]
+        failed: Failed | None = request.scope.get(FAILED)  # type: ignore[assignment]
         if failed is not None:
-            raise failed
+            g.principal = failed.principal
+            raise failed.error
+        sender = caller(await authenticator.principal(), key_bytes_max=limits.key_bytes_max)
         # Before the body: four megabytes for a run that one may not write are not read.
         await commands.authorize_append(sender.principal, run_id)
         batch = await read_batch(RUN_CLASS, ids=ids, limits=limits)

@@ -11,10 +11,11 @@ import trio
 from khala_contracts import http_messages as m
 from khala_contracts import reason_codes
 from khala_contracts.topics import Lineage
+from khala_service.errors import Unavailable
 from khala_service.http_bodies import BODY_TIMEOUT_S, PROTOBUF
 from khala_service.http_observer import ROUTE_KEY
 from runtime.actors.command_path import refused
-from runtime.adapters.http.append_shortcut import APPEND_ERROR, BODY_MAX_BYTES, AppendShortcut
+from runtime.adapters.http.append_shortcut import BODY_MAX_BYTES, FAILED, AppendShortcut, Failed
 from runtime.core.limits import RuntimeLimits
 from runtime.core.outcomes import Appended, AppendedPart
 from tests.actors.runtime.rig import LINEAGE, topic_of
@@ -64,12 +65,17 @@ class Commands:
         return Appended((part,))
 
 
+@attrs.define
 class Resolver:
-    """Knows one credential."""
+    """Knows one credential, unless control is away."""
+
+    error: Exception | None = None
 
     async def resolve(self, credential: str) -> object | None:
         """Return whose it is."""
         await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
         return PRINCIPAL if credential == "good" else None
 
 
@@ -78,6 +84,7 @@ class Exchange:
     """One request through the shortcut, and what the route behind it saw."""
 
     commands: Commands = attrs.field(factory=Commands)
+    resolver: Resolver = attrs.field(factory=Resolver)
     sent: list[dict[str, Any]] = attrs.field(factory=list)
     route_body: bytes | None = None
     scope: dict[str, Any] = attrs.field(factory=dict)
@@ -117,7 +124,7 @@ class Exchange:
 
         shortcut = AppendShortcut(
             route,
-            resolver=Resolver(),  # type: ignore[arg-type]
+            resolver=self.resolver,  # type: ignore[arg-type]
             commands=self.commands,  # type: ignore[arg-type]
             limits=RuntimeLimits(),
             ids=Ids(),
@@ -174,34 +181,55 @@ async def test_what_is_not_plain(changed: dict[str, bytes | None], method: str, 
 
 
 @pytest.mark.parametrize(
-    ("changed", "body"),
+    ("changed", "body", "reason"),
     [
-        ({"authorization": b"Bearer bad"}, BODY),
-        ({"authorization": None}, BODY),
-        ({"idempotency_key": b"\x01"}, BODY),
-        ({}, b"\xff\xff"),
-        ({}, m.AppendEventsRequest().SerializeToString()),
-        ({}, m.AppendEventsRequest(events=[m.EventInput(kind="nothing")]).SerializeToString()),
-        ({}, BODY + b"\xf2\x3f\x01x"),
-        ({}, m.AppendEventsRequest(events=[m.EventInput(kind="thought")] * 501).SerializeToString()),
+        ({"authorization": b"Bearer bad"}, BODY, "unauthenticated"),
+        ({"authorization": None}, BODY, "unauthenticated"),
+        ({"idempotency_key": b"\x01"}, BODY, "invalid_argument"),
+        ({}, b"\xff\xff", "malformed_message"),
+        ({}, m.AppendEventsRequest().SerializeToString(), "invalid_argument"),
+        (
+            {},
+            m.AppendEventsRequest(events=[m.EventInput(kind="nothing")]).SerializeToString(),
+            "kind_unknown",
+        ),
+        ({}, BODY + b"\xf2\x3f\x01x", None),
+        (
+            {},
+            m.AppendEventsRequest(events=[m.EventInput(kind="thought")] * 501).SerializeToString(),
+            "payload_too_large",
+        ),
     ],
 )
-async def test_what_is_refused_before_the_append(changed: dict[str, bytes | None], body: bytes) -> None:
-    """The route gets the same body again, to refuse it in its own words."""
+async def test_what_is_refused_before_the_append(
+    changed: dict[str, bytes | None], body: bytes, reason: str | None
+) -> None:
+    """The route gets the same body again, with the refusal to be worded; fields that we do not know are its own."""
     exchange = Exchange()
     await exchange.run(
         headers_of(**changed, content_length=b"%d" % len(body)), parts=(body,) if body else (b"",)
     )
     assert exchange.route_body == body
-    assert APPEND_ERROR not in exchange.scope
+    failed = exchange.scope.get(FAILED)
+    assert (failed and failed.error.reason.name) == reason
     assert (exchange.commands.appended, exchange.sent) == ([], [])
 
 
 async def test_no_right_is_refused_before_the_body() -> None:
     """Nothing is read for a run that one may not write."""
-    exchange = Exchange(Commands(authorize_error=refused(reason_codes.NOT_FOUND)))
+    error = refused(reason_codes.NOT_FOUND)
+    exchange = Exchange(Commands(authorize_error=error))
     await exchange.run(headers_of(), parts=())
     assert (exchange.route_body, exchange.commands.appended) == (b"", [])
+    assert exchange.scope[FAILED] == Failed(error, PRINCIPAL)  # type: ignore[arg-type]
+
+
+async def test_control_that_is_away_is_asked_once() -> None:
+    """The route is told, or the caller would wait twice for an answer that does not come."""
+    error = Unavailable("control_unreachable")
+    exchange = Exchange(resolver=Resolver(error))
+    await exchange.run(headers_of())
+    assert exchange.scope[FAILED] == Failed(error, None)
 
 
 async def test_an_append_that_failed_is_not_repeated() -> None:
@@ -209,15 +237,16 @@ async def test_an_append_that_failed_is_not_repeated() -> None:
     failed = refused(reason_codes.RUN_FINISHED)
     exchange = Exchange(Commands(append_error=failed))
     await exchange.run(headers_of())
-    assert exchange.scope[APPEND_ERROR] is failed
+    assert exchange.scope[FAILED] == Failed(failed, PRINCIPAL)  # type: ignore[arg-type]
     assert exchange.route_body == BODY
     assert len(exchange.commands.appended) == 1
 
 
 async def test_a_body_that_does_not_end(autojump_clock: MockClock) -> None:
-    """After the time of a body the route gets what has come, and says so."""
+    """After the time of a body the route gets what has come, and says so without waiting for it once more."""
     exchange = Exchange()
     await exchange.run(headers_of(), ends=False)
     assert trio.current_time() >= BODY_TIMEOUT_S
+    assert exchange.scope[FAILED].error.details == {"body": "not complete in time"}
     assert exchange.route_body == BODY
     assert exchange.commands.appended == []

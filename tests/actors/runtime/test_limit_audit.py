@@ -6,12 +6,23 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import attrs
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from khala_contracts import reason_codes
-from khala_service.errors import Unavailable
-from runtime.actors.limit_audit import BURST_S, BURSTS_MAX, FLUSH_S, RETRY_S, ROWS_MAX, LimitAudit
+from khala_service.errors import PeerRefused, Unavailable
+from runtime.actors.limit_audit import (
+    BURST_S,
+    BURSTS_MAX,
+    FLUSH_S,
+    RETRY_S,
+    ROWS_MAX,
+    LimitAudit,
+    LimitBatch,
+    LimitBatchRefused,
+)
+from runtime.adapters.limit_audit_http import HttpLimitAuditLog
 from runtime.core.limits import RuntimeLimits
 from runtime.core.principals import Principal, PrincipalKind
 
@@ -19,8 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from trio.testing import MockClock
-
-    from runtime.actors.limit_audit import LimitBatch
 
 TOO_LARGE = RuntimeLimits().name_limit("append_bytes_max")
 TOO_FAST = {"topic_class": "run_events", "limit": "publish_rate_per_s", "max": "240"}
@@ -39,12 +48,16 @@ class Log:
 
     batches: list[LimitBatch] = attrs.field(factory=list)
     is_down: bool = False
+    # Reason codes of the rows of which it will never take a batch.
+    refuses: tuple[str, ...] = ()
 
     async def append(self, batch: LimitBatch) -> None:
         """Write a batch; see LimitAuditLog."""
         await trio.lowlevel.checkpoint()
         if self.is_down:
             raise Unavailable("control_unreachable")
+        if any(row.reason.name in self.refuses for row in batch.rows):
+            raise LimitBatchRefused("invalid_argument")
         self.batches.append(batch)
 
     @property
@@ -135,3 +148,30 @@ async def test_control_is_away(autojump_clock: MockClock) -> None:
         assert (
             len(log.rows) + log.counted == audit.violations["publish_rate_per_s"] == ROWS_MAX + 5 + BURSTS_MAX
         )
+
+
+async def test_a_batch_that_control_never_takes(autojump_clock: MockClock) -> None:
+    """It is given up, and holds up nothing that comes after it."""
+    async with open_audit() as (audit, log):
+        log.refuses = ("rate_limited",)
+        audit.note(reason_codes.RATE_LIMITED, TOO_FAST, principal=principal(1), request_id="req_1")
+        await trio.sleep(FLUSH_S + 0.01)
+        audit.note(reason_codes.PAYLOAD_TOO_LARGE, TOO_LARGE, principal=principal(1), request_id="req_2")
+        await trio.sleep(FLUSH_S + 0.01)
+        assert [row[0] for row in log.rows] == ["append_bytes_max"]
+
+
+@pytest.mark.parametrize(
+    ("status", "raised"),
+    [(400, LimitBatchRefused), (413, LimitBatchRefused), (401, Unavailable), (404, Unavailable)],
+)
+async def test_what_control_says_of_a_batch(status: int, raised: type[Exception]) -> None:
+    """A batch that is wrong stays wrong; a credential or a route that is, may come right."""
+
+    class Control:
+        async def post(self, *_: object) -> None:
+            raise PeerRefused("control", "a_code", status, {})
+
+    log = HttpLimitAuditLog(Control(), "runtime")  # type: ignore[arg-type]
+    with pytest.raises(raised):
+        await log.append(LimitBatch("bat_1", (), {"rate_limited": 1}, 1))

@@ -17,7 +17,14 @@ from khala_contracts.codec import EntryTemplate
 from khala_contracts.topics import Lineage
 from khala_service import failpoints
 from khala_service.logs import configure_logging
-from runtime.actors.relay import HEALTH_CHECK_S, RETRY_FIRST_S, RETRY_MAX_S, TOPICS_MAX, Relay
+from runtime.actors.relay import (
+    CRASHED_TOPICS_MAX,
+    HEALTH_CHECK_S,
+    RETRY_FIRST_S,
+    RETRY_MAX_S,
+    TOPICS_MAX,
+    Relay,
+)
 from runtime.core.batch_commit import CommittedTopic
 from runtime.core.record_copies import records_of
 from runtime.core.relayed_records import RelayedRecord, RelayedRecords
@@ -476,3 +483,26 @@ async def test_poison_met_at_once_is_contained_by_the_task() -> None:
         await wait_all_tasks_blocked()
         assert [record.topic for record in driver.records()] == [topic_of(2)]
         assert metrics.poisons == 2
+
+
+async def test_news_of_several_records_are_told_by_the_task_once() -> None:
+    """A driver that takes the first record at once and not the second does not get the first again."""
+    driver = PromptDriver(takes_at_once=1)
+    async with relaying_at_once(driver) as (relay, metrics):
+        relay.offer(commits(1, 5, size=200_000), lineage=Lineage(LINEAGE))
+        await wait_all_tasks_blocked()
+        told = [(record.first_seq, record.last_seq) for record in driver.records()]
+        assert told == [(1, 2), (3, 4), (5, 5)]
+        assert metrics.publications == [True, True, True]
+
+
+async def test_a_driver_that_takes_others_at_once_is_not_to_blame() -> None:
+    """Invariant 4: topics whose news no driver can take pause nothing while records of others are taken between them."""
+    driver = PromptDriver()
+    async with relaying_at_once(driver) as (relay, _):
+        for number in range(1, CRASHED_TOPICS_MAX + 1):
+            driver.poisonous = topic_of(number)
+            relay.offer(commits(number, 1), lineage=Lineage(LINEAGE))
+            await wait_all_tasks_blocked()
+            relay.offer(commits(100 + number, 1), lineage=Lineage(LINEAGE))
+            assert driver.records()[-1].topic == topic_of(100 + number), "told at once"

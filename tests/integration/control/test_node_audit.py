@@ -240,6 +240,8 @@ async def test_a_runtime_reports_exceeded_limits_only(control: ControlRig) -> No
         "payload_too_large",
         "runtime",
     )
+    forged = {"node_id": "nod_1", "batch_id": "b3", "events": [exceeded]}
+    assert (await control.post(ROUTE, forged, runtime)).status_code == 400
     assert (row["detail"]["limit"], row["detail"]["value"]) == ("append_events_max", "500")
 
 

@@ -170,7 +170,7 @@ async def test_rate_per_topic_before_a_write(runtime_database: Database) -> None
         response = await runtime.call("POST", PATH, batch("b"), bearer="shop")
         refused = response.json()
         assert (response.status_code, refused["code"]) == (429, "rate_limited")
-        assert refused["details"] == {"topic_class": "app"}
+        assert refused["details"] == {"limit": "publish_rate_per_s", "max": "0.1", "topic_class": "app"}
         assert 0 < refused["retry_after_ms"] <= 10_001
         assert await runtime.counts() == before
         # It never came to a transaction, and what is committed may be asked for again.

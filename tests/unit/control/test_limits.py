@@ -13,6 +13,7 @@ from control.core.node_audit import (
     NodeBatch,
     NodeEvent,
     Unwritten,
+    check_node_batch,
     check_runtime_batch,
     rows_of,
 )
@@ -52,7 +53,7 @@ def test_a_limit_is_a_name(change: dict[str, object]) -> None:
 
 
 def test_what_a_runtime_may_report() -> None:
-    """Exceeded limits; what nodes decide about access is theirs."""
+    """Exceeded limits, as itself; what nodes decide about access is theirs."""
     check_runtime_batch(NodeBatch("runtime", "bat_1", (EXCEEDED,), (COUNTED,)))
     evicted = attrs.evolve(EXCEEDED, action=NodeAction.EVICT_CONNECTION, limit="", limit_value="")
     with pytest.raises(Refused):
@@ -61,6 +62,15 @@ def test_what_a_runtime_may_report() -> None:
         check_runtime_batch(
             NodeBatch("runtime", "bat_1", (), (attrs.evolve(COUNTED, action=NodeAction.SUBSCRIBE),))
         )
+    with pytest.raises(Refused):
+        check_runtime_batch(NodeBatch("nod_1", "bat_1", (EXCEEDED,), ()))
+
+
+def test_a_node_is_no_runtime() -> None:
+    """Rows that say that the runtime wrote them were written with its credential."""
+    check_node_batch(NodeBatch("nod_1", "bat_1", (EXCEEDED,), ()))
+    with pytest.raises(Refused):
+        check_node_batch(NodeBatch("runtime", "bat_1", (EXCEEDED,), ()))
 
 
 def test_limits_are_taken_over() -> None:

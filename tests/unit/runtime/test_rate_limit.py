@@ -109,4 +109,12 @@ def test_other_rates_after_a_reload() -> None:
     buckets.take("t", "limited", 5, now=0.0)
     assert buckets.wait_s("t", "limited", 1, now=0.0) == 1.0
     assert buckets.replace_rates({}) == [("limited", 1.0, 0.0), ("new", 2.0, 0.0)]
-    assert (buckets.wait_s("t", "limited", 1_000, now=0.0), buckets.rate_text("limited")) == (0.0, "")
+    assert (buckets.wait_s("t", "limited", 1_000, now=0.0), buckets.rate_text("limited")) == (0.0, "0")
+
+
+@pytest.mark.parametrize(
+    ("per_s", "text"), [(240.0, "240"), (0.5, "0.5"), (2e6, "2000000"), (0.00001, "0.00001")]
+)
+def test_a_rate_is_written_without_an_exponent(per_s: float, text: str) -> None:
+    """As a limit's value it goes to the audit log, which takes digits and a point."""
+    assert limiter(per_s=per_s, burst=1.0).rate_text("limited") == text
