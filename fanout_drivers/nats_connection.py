@@ -99,7 +99,9 @@ class NatsSession:
         while not self._lost.is_set():
             with trio.move_on_after(LOOK_S):
                 await self._lost.wait()
-            if self._client.is_closed:
+            reading = getattr(self._client, "_reading_task", None)
+            # Whatever is raised in the step that hands a message over ends that task, and nothing else.
+            if self._client.is_closed or (reading is not None and reading.done()):
                 self.fail("broker_connection_lost")
 
     async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:

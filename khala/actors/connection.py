@@ -221,7 +221,8 @@ class Connection:
             self._end_greeting()
             if self.app_version:
                 self._counters.leave(self.app_version)
-            self.outbound.clear()
+            self.outbound.part()
+            self._peer = None
             self._transport.abort()
 
     async def _converse(self, peer: WebSocketPeer) -> None:

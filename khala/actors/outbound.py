@@ -65,6 +65,39 @@ class StreamOwner(Protocol):
         """Drop the connection for a bug of ours."""
 
 
+class _Nobody:
+    """The owner of a stream whose connection has ended."""
+
+    def __init__(self) -> None:
+        self.subscriptions: dict[TopicName, Subscription] = {}
+
+    def start(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run nothing."""
+
+    def note_progress(self) -> None:
+        """Nobody waits."""
+
+    def complete_replay(self, _subscription: Subscription) -> bytes:
+        """There is nobody to be told."""
+        return b""
+
+    def end_unreadable(self, _exc: FrameUnreadableError) -> bytes:
+        """There is nobody to be told."""
+        return b""
+
+    def finish_subscription(self, subscription: Subscription, ending: SubscriptionEnding) -> None:
+        """It has ended."""
+
+    def abort(self) -> None:
+        """It has ended."""
+
+    def fail(self, exc: Exception) -> None:
+        """It has ended."""
+
+
+_NOBODY: Final[StreamOwner] = _Nobody()
+
+
 class OutboundStream:
     """The sending side of one connection; see the module docstring."""
 
@@ -94,7 +127,7 @@ class OutboundStream:
     ) -> None:
         """Send through ``transport``, which the owner closes; ``in_flight`` counts for the whole node."""
         # The socket's own send while nothing waits for it. Invariant (outside a synchronous step): it is
-        # None iff a writer is at work or is_text.
+        # None iff a writer is at work, or was ended before its work was, or is_text.
         self.direct: Callable[[bytes], int] | None = transport.direct_send
         self._transport = transport
         self._owner = owner
@@ -190,7 +223,12 @@ class OutboundStream:
         """Forget everything; the socket is gone, and what it held is room for others."""
         self._outbox.clear()
         self._turns.clear()
-        self._in_flight.wake_waiting()
+        self._wake_waiting()
+
+    def part(self) -> None:
+        """Forget everything and the owner, which has ended: together they would wait for the garbage collector."""
+        self.clear()
+        self._owner = _NOBODY
 
     # -- the direct path -----------------------------------------------------------------------------
 
@@ -294,22 +332,29 @@ class OutboundStream:
         for subscription in self._owner.subscriptions.values():
             subscription.settle_direct()
 
+    def _wake_waiting(self) -> None:
+        """Let the replays of the node that wait for room go on, some now, and the others when others had a turn."""
+        if not self._in_flight.wake_waiting():
+            trio.lowlevel.current_trio_token().run_sync_soon(self._wake_waiting)
+
     async def _write_until_drained(self) -> None:
+        is_drained = False
         try:
-            while True:
+            while not is_drained:
                 await self._transport.wait_writable()
                 is_drained = self.pump()
                 # Here, not in pump: whoever is woken pumps, too.
-                self._in_flight.wake_waiting()
-                if is_drained:
-                    return
+                self._wake_waiting()
+                # Perhaps one of our own topics: it has left its turn to us.
+                is_drained = is_drained and not self._turns
         except TransportBrokenError:
             self._owner.abort()
         except Exception as exc:  # noqa: BLE001 - this is where a connection's crash ends
             self._owner.fail(exc)
         finally:
             self._has_writer = False
-            if not self._turns.is_text:
+            # Not after a cancellation: nobody may write behind the frame that it has left unfinished.
+            if is_drained and not self._turns.is_text:
                 self._set_direct(self._transport.direct_send)
             # Whoever waits for the last byte waits for this task.
             self._owner.note_progress()

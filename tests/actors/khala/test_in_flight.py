@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
+from khala.core.in_flight import WOKEN_PER_TURN
 from khala.core.limits import NodeLimits
 from khala_contracts.codec import FramesMessage, ReplayComplete
 from tests.actors.khala.fake_journal import log_of
@@ -87,3 +90,22 @@ async def test_what_is_taken_is_room(autojump_clock: MockClock) -> None:
         await node.settle()
         assert received == [500] * 4
         assert node.in_flight.held_bytes == 0
+
+
+async def test_whoever_is_woken_leaves_others_their_turn(autojump_clock: MockClock) -> None:
+    """One client leaves, and hundreds of short replays may go on: some at a time, others between, and all of them."""
+    short, log = log_of(LIVE_TOPIC, 0), log_of(TOPIC, 2_000, payload=bytes(1_000))
+    async with open_node(log, short, limits=LIMITS) as node:
+        # What they replay is in the window.
+        await node.follow(LIVE_TOPIC)
+        await node.commit(short, 3)
+        slow = [await node.follow(TOPIC, transport=_slow()) for _ in range(2)]
+        waiting = [await node.follow(LIVE_TOPIC) for _ in range(3 * WOKEN_PER_TURN)]
+        assert len(node.in_flight) == len(waiting)
+        slow[0].transport.reset()
+        while len(node.in_flight) == len(waiting):
+            await trio.lowlevel.checkpoint()
+        assert len(node.in_flight) >= WOKEN_PER_TURN
+        await node.settle()
+        assert len(node.in_flight) == 0
+        assert all(client.seqs(LIVE_TOPIC) == [1, 2, 3] for client in waiting)

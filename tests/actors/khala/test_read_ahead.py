@@ -8,7 +8,7 @@ import attrs
 import pytest
 import trio
 
-from khala.actors.replay import CRASHES_MAX
+from khala.actors.replay import CRASHES_MAX, HANDED_PER_TURN
 from khala.core.limits import NodeLimits
 from khala_contracts.codec import CursorStart, ErrorMessage, FramesMessage, ServerHeartbeat, StaleCursor
 from tests.actors.khala.fake_journal import log_of
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from khala.core.pages import Page
+    from khala.core.subscription import Subscription
     from khala_contracts.topics import TopicName
     from tests.actors.khala.node_under_test import NodeUnderTest
     from tests.topic_log import TopicLog
@@ -249,3 +250,61 @@ async def test_a_configured_budget(autojump_clock: MockClock) -> None:
         await trio.sleep(16)
         (topic,) = inside.take_all(ServerHeartbeat)[0].topics
         assert topic.headroom_frames <= 40
+
+
+async def test_a_page_for_many_lets_others_run_between(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storm that waits for one page is served some at a time: live delivery does not wait for all of it."""
+    async with open_node(_long_log()) as node:
+        node.journal.delay_s = 1.0
+        clients = [await node.connect(TOPIC) for _ in range(3 * HANDED_PER_TURN)]
+        for client in clients:
+            client.subscribe(TOPIC)
+        await trio.sleep(1.5)
+        topic = node.registry.find(TOPIC.name)
+        assert topic is not None
+        take_page, handed, is_begun = topic.take_page, 0, trio.Event()
+
+        def take_and_count(subscription: Subscription, page: Page) -> None:
+            nonlocal handed
+            handed += 1
+            is_begun.set()
+            take_page(subscription, page)
+
+        monkeypatch.setattr(topic, "take_page", take_and_count)
+        await is_begun.wait()
+        # Of two tasks that may run next, either is first.
+        assert HANDED_PER_TURN <= handed <= 2 * HANDED_PER_TURN
+        await node.settle()
+        assert handed == len(clients)
+        assert all(client.seqs(TOPIC) == list(range(1, 101)) for client in clients)
+        assert len(node.journal.pages_asked) == 1
+
+
+async def test_a_page_counts_until_the_last_has_it(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """INV-7: one has sent the whole page before the other gets it, and between the two the bytes are looked at."""
+    async with open_node(_long_log(), limits=PATIENT) as node:
+        node.journal.delay_s = 1.0
+        fast, slow = await node.connect(TOPIC), await node.connect(TOPIC, transport=_narrow())
+        fast.subscribe(TOPIC)
+        slow.subscribe(TOPIC)
+        await trio.sleep(1.5)
+        topic = node.registry.find(TOPIC.name)
+        assert topic is not None
+        take_page, held = topic.take_page, []
+
+        def take_and_look(subscription: Subscription, page: Page) -> None:
+            take_page(subscription, page)
+            # As whoever reads ahead does.
+            held.append(node.pages.held_bytes)
+
+        monkeypatch.setattr(topic, "take_page", take_and_look)
+        await trio.sleep(2)
+        assert (fast.is_live(TOPIC), slow.is_live(TOPIC)) == (True, False)
+        assert held[0] == held[1] == node.pages.held_bytes > 100_000
+        slow.peer.vanish()
+        await node.settle()
+        assert node.pages.held_bytes == 0

@@ -15,6 +15,7 @@ from nats.aio.transport import TcpTransport
 import fanout_drivers.nats
 import fanout_drivers.nats_connection
 from fanout_drivers.base import RECORD_ENTRIES_MAX_BYTES, PositionUnknown, RecordCopy, RevocationsHint
+from fanout_drivers.delivery_queue import DeliveryQueue
 from fanout_drivers.nats import NatsDriver, NatsLimits, open_nats_driver
 from fanout_drivers.nats_connection import NatsLogin
 from fanout_drivers.opening import DriverContext, FanoutConfig
@@ -226,6 +227,27 @@ async def test_the_socket_of_a_frozen_server_is_closed(
             assert writer.transport.is_closing()
         finally:
             broker.thaw()
+
+
+async def test_a_crash_in_the_reading_task_is_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's reading task ends with whatever is raised in it, and its connection stays: we leave that at once."""
+    # Both would find it, later.
+    monkeypatch.setattr(fanout_drivers.nats, "SIGN_OF_LIFE_S", 600.0)
+    monkeypatch.setattr(fanout_drivers.nats_connection, "PING_INTERVAL_S", 600)
+    async with open_connected(tmp_path) as (_, driver), driver.open_subscriber() as subscriber:
+        await subscriber.subscribe(TOPIC)
+        with monkeypatch.context() as broken:
+
+            def crash(queue: DeliveryQueue, copy: RecordCopy) -> None:
+                raise RuntimeError(queue, copy)
+
+            broken.setattr(DeliveryQueue, "offer_nowait", crash)
+            await driver.publish(TOPIC, b"lost")
+            await wait_unhealthy(driver)
+        await receive_until(subscriber, EVERYTHING)
+        await wait_healthy(driver)
+        await driver.publish(TOPIC, b"again")
+        await receive_until(subscriber, RecordCopy(TOPIC, b"again"))
 
 
 async def test_subscribe_returns_when_the_server_has_answered(tmp_path: Path) -> None:

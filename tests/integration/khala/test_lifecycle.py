@@ -5,6 +5,7 @@ The engine of a node over real sockets and a real journal; its tasks and descrip
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import socket
@@ -15,6 +16,7 @@ import attrs
 import pytest
 import trio
 
+from khala.actors.connection import Connection
 from khala.adapters.metrics import NodeCollector
 from khala.core.limits import NodeLimits
 from khala_contracts.codec import FramesMessage, ReplayComplete
@@ -164,6 +166,26 @@ async def test_whoever_comes_and_goes_leaves_nothing(runtime_database: Database)
         assert series_of(registry) == series
         assert node.counters.task_restarts == {}
         assert node.counters.connections_accepted == CYCLES + WARM_UP
+
+
+async def test_whoever_has_left_needs_no_collector(runtime_database: Database) -> None:
+    """Ended connections are freed by counting references: a service's collector looks at old objects seldom."""
+    limits = NodeLimits(topic_linger_s=0.2, close_timeout_s=0.5)
+    dsns = runtime_database.superuser_dsn, runtime_database.dsn("khala_reader")
+    async with open_asyncio_loop(), open_rig(*dsns, limits=limits) as rig:
+        log = TopicLog(run_topic(1))
+        await rig.authority.commit(log, 3)
+        await rig.authority.commit(TopicLog(REPLAYED), 400, payload=bytes(2_000))
+        before = await rest(rig)
+        gc.collect()
+        gc.disable()
+        try:
+            await come_and_go(rig, [log], 10)
+            await rest(rig, before)
+            # The listener remembers the last that it has accepted.
+            assert sum(type(thing) is Connection for thing in gc.get_objects()) <= 1
+        finally:
+            gc.enable()
 
 
 async def test_ten_thousand_topics_in_turn(autojump_clock: MockClock) -> None:
