@@ -98,7 +98,7 @@ LANES: Final = (
     Lane(
         "integration",
         "real PostgreSQL, real clock; projectors and replay among it",
-        budget_s=540,
+        budget_s=720,
         targets=("tests/integration", "tests/projectors", "tests/replay"),
     ),
     Lane("e2e", "processes and real sockets", 600, targets=("tests/e2e",), ignored=(README_TEST,)),
@@ -130,7 +130,7 @@ LANES: Final = (
     Lane(
         "mutants",
         "a defect for each promise, killed by the test that it names",
-        budget_s=240,
+        budget_s=330,
         targets=("tests/mutants",),
     ),
     Lane("readme", "README's commands in a fresh environment", budget_s=240, targets=(README_TEST,)),
