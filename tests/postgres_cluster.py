@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import asyncpg
 import attrs
 import trio
+from sniffio import thread_local
 
 from khala.adapters.embedded_postgres import PostgresServer, init_cluster, start_server, stop_server
 from khala.adapters.embedded_postgres_roles import ROLES, bootstrap_roles
@@ -132,6 +133,8 @@ class PostgresTestCluster:
             self._runner.run(_execute_once(template.superuser_dsn, self._bootstrap_sql))
             for plane in planes:
                 trio.run(migrate, plane, template.dsn(cast("Role", f"khala_{plane}_owner")))
+            # trio-asyncio leaves its mark on the thread, and anyio would refuse to begin another loop in it.
+            thread_local.name = None
             self._templates[planes] = template.name
         return self._templates[planes]
 
