@@ -106,6 +106,8 @@ async def test_no_pong_inside_a_frame(
         client = await follow_by_socket(node, adapter, TOPIC, transport=transport)
         asked: list[bytes] = []
         while client.position(TOPIC) < log.head_seq:
+            # Some 200 reads bring all of it; a pong inside a frame would make the rest unreadable for ever.
+            assert len(asked) < 2_000, "the replay does not end"
             asked.append(b"%d" % len(asked))
             client.send(client_frame(PING, asked[-1]))
             client.read(rng.randint(1, 3_000))
