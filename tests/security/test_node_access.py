@@ -192,7 +192,7 @@ async def test_a_token_opens_one_connection(system: System, stage: Stage, api: A
 async def test_a_refused_hello_leaves_its_token_usable(system: System, stage: Stage, api: Api) -> None:
     """Another device, versions that we do not speak, a ticket: refused before redeem, each with its code."""
     token = await api.mint(stage.ann, stage.topic)
-    newer, upside = VersionRange(2, 9), {"supported": "1", "offered": "2-9"}
+    newer, upside = VersionRange(2, 9), {"supported": "1", "offered": "2-9", "min_build_id": "0"}
     for message, code, close_code, details in (
         (hello(token, OTHER_DEVICE), "token_invalid", 4502, {}),
         (
