@@ -14,7 +14,8 @@ So a driver may lose, repeat, reorder, delay and even invent messages, as long a
   turns a loss into silence until the next position check; a driver that does so declares it.
 
 A driver may also take a record in the caller's own step (``PublishesAtOnce``): that spares the time until its
-task has its turn, and is never needed.
+task has its turn, and is never needed. And it may tell of commits by a second way while its first one heals
+(``HintsBeside``).
 
 Beside the records it may carry one other thing, ``RevocationsHint``: control's log of revocations has
 grown. That verb is optional (``HintsRevocations``); through a driver without it nodes learn of
@@ -108,6 +109,9 @@ class DriverCounters:
         rejected: Messages that name no topic of ours.
         connects: Connections made to the broker.
         connect_failures: Attempts without one.
+        forbidden: Records that the broker threw away, because this login may not publish them.
+        hints_beside: Hints given, or heard, by a second way while the broker was away or healing.
+        trouble: Why there is no use of the broker now, a reason ``broker_*`` or ``sqlstate *``; empty: none.
         injected: Harm done on purpose, by fault; only the driver ``faulty`` does any.
     """
 
@@ -118,6 +122,9 @@ class DriverCounters:
     rejected: int = 0
     connects: int = 0
     connect_failures: int = 0
+    forbidden: int = 0
+    hints_beside: int = 0
+    trouble: str = ""
     injected: Counter[str] = attrs.field(factory=Counter)
 
 
@@ -210,6 +217,18 @@ class PublishesAtOnce(Protocol):
         Returns:
             False if something of this driver still waits to be sent, or it is away: the record is to be
             published by ``publish``, behind what waits.
+        """
+
+
+@runtime_checkable
+class HintsBeside(Protocol):
+    """A driver that has a second way for hints, for while its first one heals."""
+
+    def hint_beside_nowait(self) -> None:
+        """Take note that something was committed, whether or not it is published through the driver.
+
+        Tells nodes so by the second way if the first one is away, or was until lately, so that not every
+        node may be back. Never waits, never fails, carries nothing.
         """
 
 

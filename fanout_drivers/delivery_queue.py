@@ -51,6 +51,16 @@ class DeliveryQueue:
         """Copies that wait."""
         return len(self._copies)
 
+    @property
+    def has_news(self) -> bool:
+        """Whether something waits."""
+        return bool(self._has_hint or self._copies or self._unknown_topics or self._is_everything_unknown)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing will ever wait again."""
+        return self._is_closed
+
     async def receive(self) -> Delivery:
         """Return the next copy, or first a hint, or the notice that something may have been missed.
 
@@ -59,7 +69,7 @@ class DeliveryQueue:
         Cancellation: safe; nothing is consumed.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not (self._has_hint or self._copies or self._unknown_topics or self._is_everything_unknown):
+        while not self.has_news:
             if self._is_closed:
                 raise trio.ClosedResourceError
             await self._receiver.park()

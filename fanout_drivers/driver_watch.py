@@ -30,6 +30,8 @@ _TOTALS: Final = {
     "rejected": "Messages that name no topic of ours.",
     "connects": "Connections made to the broker.",
     "connect_failures": "Attempts to connect that failed.",
+    "forbidden": "Records that the broker threw away, because this login may not publish them.",
+    "hints_beside": "Hints given or heard by a second way while the broker was away or healing.",
 }
 _GUARANTEES: Final = ("may_lose", "may_duplicate", "may_reorder", "crosses_processes")
 
@@ -44,7 +46,7 @@ class DriverWatch:
         self._is_connected = False
 
     async def check(self) -> str | None:
-        """Answer the readiness check ``fanout``: ok, ``connecting`` or ``disconnected``.
+        """Answer the readiness check ``fanout``: ok, ``connecting`` or ``disconnected``, and the reason if known.
 
         Cancellation: safe.
         """
@@ -52,7 +54,10 @@ class DriverWatch:
         if self._is_connected:
             self._is_needed = False
             return None
-        return "connecting" if self._is_needed else Degraded("disconnected")
+        word = "connecting" if self._is_needed else "disconnected"
+        trouble = self._driver.counters.trouble
+        answer = f"{word}: {trouble}" if trouble else word
+        return answer if self._is_needed else Degraded(answer)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; called by the registry at a scrape, after the readiness check."""

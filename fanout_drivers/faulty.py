@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from fanout_drivers.base import PositionUnknown, RecordCopy, RevocationsHint, find_hinter
+from fanout_drivers.base import HintsBeside, PositionUnknown, RecordCopy, RevocationsHint, find_hinter
 from fanout_drivers.faults import FAULTS, HINT_FAULTS, FaultRates, Faults
 from fanout_drivers.opening import SECTION, find_driver
 from khala_service.config import ConfigRefused
@@ -133,6 +133,11 @@ class FaultyDriver:
     async def publish(self, topic: TopicName, data: bytes) -> None:
         """Publish through the inner driver; what that refuses is refused."""
         await self.inner.publish(topic, data)
+
+    def hint_beside_nowait(self) -> None:
+        """Let the inner driver, if it can, hint by its second way; see HintsBeside."""
+        if isinstance(self.inner, HintsBeside):
+            self.inner.hint_beside_nowait()
 
     async def hint_revocations(self) -> None:
         """Hint through the inner driver, if that can; see HintsRevocations."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping  # noqa: TC003  # attrs resolves the types of fields at run time
 from contextlib import asynccontextmanager
 from importlib.metadata import entry_points
+from pathlib import Path  # noqa: TC003
 from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
 import attrs
@@ -42,10 +43,31 @@ class FanoutConfig:
         ),
     )
     nats_servers: tuple[str, ...] = attrs.field(
-        default=("nats://127.0.0.1:4222",), metadata=described("Servers of the NATS cluster.")
+        default=("nats://127.0.0.1:4222",),
+        metadata=described("Servers of the NATS cluster, nats:// or tls://; whichever answers is used."),
     )
-    nats_user: str = attrs.field(default="", metadata=described("User at the NATS servers; empty: none."))
+    nats_user: str = attrs.field(
+        default="", metadata=described("User at the NATS servers, of this process's role; empty: none.")
+    )
     nats_password: Secret | None = attrs.field(default=None, metadata=described("Password of that user."))
+    nats_credentials: Secret | None = attrs.field(
+        default=None,
+        metadata=described("An NKey seed or a credentials file's content, instead of user and password."),
+    )
+    nats_tls_ca: Path | None = attrs.field(
+        default=None,
+        metadata=described("PEM file of the authority that signs the NATS servers; none: the public ones."),
+    )
+    nats_tls_cert: Path | None = attrs.field(
+        default=None, metadata=described("PEM file with our certificate, for servers that ask for one.")
+    )
+    nats_tls_key: Path | None = attrs.field(
+        default=None, metadata=described("PEM file with its private key, without a pass phrase.")
+    )
+    nats_doorbell: bool = attrs.field(
+        default=True,
+        metadata=described("Also hint through PostgreSQL while NATS is away or heals; nodes listen there."),
+    )
     subject_prefix: str = attrs.field(
         default="khala",
         validator=matches_re(r"[a-z0-9-]{1,32}"),

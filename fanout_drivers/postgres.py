@@ -129,6 +129,10 @@ class PostgresDriver:
         self._mark(Bell.RECORDS)
         await trio.lowlevel.checkpoint()
 
+    def ring_nowait(self) -> None:
+        """Mark that something was committed; see ``beside.Doorbell``."""
+        self._mark(Bell.RECORDS)
+
     async def hint_revocations(self) -> None:
         """Mark that revocations were written, as ``publish`` does. See HintsRevocations."""
         self._mark(Bell.REVOCATIONS)

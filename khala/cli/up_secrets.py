@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 
+from khala.adapters.embedded_nats_config import ROLES as NATS_ROLES
 from khala.adapters.embedded_postgres_directory import make_token, read_or_make_secret
 from khala_service.config import Secret
 from khala_service.service_auth import new_service_credential
@@ -59,7 +60,8 @@ class UpSecrets:
             return Secret(read_or_make_secret(folder / name, make))
 
         if has_nats:
-            secret("nats_password")
+            for role in NATS_ROLES:
+                secret(f"nats_{role.name}")
         return cls(
             folder=folder,
             signing_keys=folder / "control_signing_keys.json",

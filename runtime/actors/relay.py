@@ -7,7 +7,8 @@ found the same way (INV-20).
 
 What a commit offers goes to the driver in that very step if the driver can take it so and nothing waits before
 it; a turn of our task, of the driver's and of its connection's would each come after everybody else's. The task
-publishes what is left.
+publishes what is left. A driver with a second way for hints (``HintsBeside``) is told of each commit before all that,
+also during a pause: it knows best whether nodes miss its first one.
 
 Invariants:
 1. Records of one topic are published in the order of their seqs among what is waiting.
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from fanout_drivers.base import PublishesAtOnce
+from fanout_drivers.base import HintsBeside, PublishesAtOnce
 from khala_service.errors import Unavailable
 from khala_service.failpoints import hit
 from khala_service.logs import get_logger
@@ -83,6 +84,7 @@ class Relay:
     ) -> None:
         self._driver = driver
         self._at_once = driver if isinstance(driver, PublishesAtOnce) else None
+        self._beside = driver if isinstance(driver, HintsBeside) else None
         self._signer = signer
         self._clock = clock
         self._metrics = metrics
@@ -132,6 +134,7 @@ class Relay:
         """Take what one transaction committed to this lineage. Never waits, never fails."""
         for listener in self._listeners:
             listener.offer(committed, lineage=lineage)
+        self._hint_beside()
         seen_at_us = self._now_us()
         for commit in committed:
             news = self._news_of(commit.topic, lineage, seen_at_us)
@@ -146,6 +149,7 @@ class Relay:
 
     def offer_heads(self, heads: Iterable[TopicRecord]) -> None:
         """Take the positions of topics that have moved by nobody knows what. Never waits, never fails."""
+        self._hint_beside()
         seen_at_us = self._now_us()
         for head in heads:
             if not head.head_seq:
@@ -183,6 +187,15 @@ class Relay:
                 self._begin_absence(topic, news, str(away))
             finally:
                 self._publishing = None
+
+    def _hint_beside(self) -> None:
+        """Let a driver that is away or heals tell nodes by its second way; what it does then is its own affair."""
+        if self._beside is None:
+            return
+        try:
+            self._beside.hint_beside_nowait()
+        except Exception:  # noqa: BLE001 - a driver may be anybody's; a hint less is no loss
+            _log.exception("hint_beside_failed", driver=self._driver.name)
 
     def _publish_at_once(self, driver: PublishesAtOnce, topic: TopicName) -> bool:
         """Hand a topic's news over without waiting; return False if the task must do it, perhaps again.

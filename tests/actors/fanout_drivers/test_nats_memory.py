@@ -7,7 +7,7 @@ import asyncio
 import trio_asyncio
 from nats.aio.subscription import Subscription
 
-from fanout_drivers.nats_connection import NatsHandler, _Client
+from fanout_drivers.nats_client import NatsClient, NatsHandler
 
 SUBJECT = "khala.v1.topic"
 
@@ -17,7 +17,7 @@ async def test_a_message_is_handed_over_in_the_step_that_read_it() -> None:
     taken: list[tuple[str, str, bytes]] = []
 
     async def receive() -> int:
-        client = _Client(NatsHandler(lambda *message: taken.append(message)))
+        client = NatsClient(NatsHandler(lambda *message: taken.append(message)))
         subscription = Subscription(client, id=1, subject=SUBJECT)
         client._subs[1] = subscription
         tasks = len(asyncio.all_tasks())

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from fanout_drivers.nats import NatsDriver, NatsLimits
-from fanout_drivers.nats_connection import NatsLogin
+from fanout_drivers.nats_login import NatsLogin
 from khala_service.errors import Unavailable
 from tests.contract.driver_suite import TOPIC
 

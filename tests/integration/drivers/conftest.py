@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from khala.adapters.embedded_nats import NatsCommand, nats_command, wait_nats
-from tests.integration.drivers.rig import free_port
+from tests.integration.drivers.rig import ALL_ROLES, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ START_S = 20.0
 @pytest.fixture(scope="module")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCommand]:
     """A real server from its package, as a child of the test run; ended by its pid."""
-    command = nats_command(tmp_path_factory.mktemp("nats"), free_port())
+    command = nats_command(tmp_path_factory.mktemp("nats"), free_port(), roles=ALL_ROLES)
     with subprocess.Popen(
         command.argv, env=dict(command.env), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:

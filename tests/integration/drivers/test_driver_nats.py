@@ -1,4 +1,4 @@
-"""The NATS driver, alone and inside the faulty one, passes the suite of all drivers on a real server."""
+"""The NATS driver inside the faulty one passes the suite of all drivers on a real server; alone: test_driver_nats_cluster.py."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import pytest
 from fanout_drivers.faults import FaultRates
 from fanout_drivers.faulty import FaultyDriver
 from fanout_drivers.nats import NatsDriver, NatsLimits
-from fanout_drivers.nats_connection import NatsLogin
-from fanout_drivers.opening import DriverContext, FanoutConfig, open_driver
+from fanout_drivers.nats_login import NatsLogin
 from khala_service.adapters.asyncio_bridge import open_asyncio_loop
-from khala_service.secret import Secret
 from tests.contract.driver_suite import DriverSuite
 from tests.contract.wild_driver import WILD, WildSuite
-from tests.integration.drivers.rig import PREFIX, free_port, running_driver
+from tests.integration.drivers.rig import PREFIX, free_port, login_of, running_driver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,7 +37,7 @@ class _OnServer:
     @asynccontextmanager
     async def open_plain(self, limits: NatsLimits) -> AsyncIterator[NatsDriver]:
         """Open a driver with these bounds."""
-        login = NatsLogin("khala-test", self.command.user, Secret(self.command.password))
+        login = login_of(self.command)
         async with (
             open_asyncio_loop(),
             running_driver(NatsDriver((self.command.url,), login, PREFIX, limits)) as it,
@@ -56,37 +54,6 @@ async def open_absent() -> AsyncIterator[NatsDriver]:
     driver = NatsDriver((f"nats://127.0.0.1:{free_port()}",), NatsLogin("khala-test"), PREFIX)
     async with open_asyncio_loop(), running_driver(driver):
         yield driver
-
-
-class TestNatsDriver(_OnServer, DriverSuite):
-    """As the composition roots open it."""
-
-    @asynccontextmanager
-    async def open_driver(self) -> AsyncIterator[FanoutDriver]:
-        """Open it by configuration alone."""
-        config = FanoutConfig(
-            driver="nats",
-            nats_servers=(self.command.url,),
-            nats_user=self.command.user,
-            nats_password=Secret(self.command.password),
-        )
-        context = DriverContext(
-            config=config, database_dsn=Secret("postgresql://nowhere"), component="runtime"
-        )
-        async with open_asyncio_loop(), open_driver(context, is_one_process=False) as driver:
-            yield driver
-
-    @asynccontextmanager
-    async def open_small_driver(self) -> AsyncIterator[FanoutDriver]:
-        """Open one whose subscribers hold 50 messages."""
-        async with self.open_plain(SMALL) as driver:
-            yield driver
-
-    @asynccontextmanager
-    async def open_absent_driver(self) -> AsyncIterator[FanoutDriver]:
-        """Open one for a port on which nobody listens."""
-        async with open_absent() as driver:
-            yield driver
 
 
 class TestCalmFaultyNatsDriver(_OnServer, DriverSuite):

@@ -50,10 +50,11 @@ async def test_it_serves_for_the_length_of_the_block(tmp_path: Path) -> None:
     async with open_embedded_nats(tmp_path, port) as server:
         assert (server.port, server.url) == (port, f"nats://127.0.0.1:{port}")
         login = b'CONNECT {"user":"%s","pass":"%s"}\r\nPING\r\n'
-        user, password = server.user.encode(), server.password.encode()
+        user, password = (part.encode() for part in server.command.login("node"))
         assert b"PONG" in await say(port, login % (user, password))
         assert b"Authorization Violation" in await say(port, login % (user, b"guess"))
         assert password.decode() not in repr(server)
+        assert password.decode() not in repr(server.command)
         pid = server.pid
     assert server.process.returncode is not None
     with pytest.raises(ProcessLookupError):
@@ -65,14 +66,15 @@ async def test_it_serves_for_the_length_of_the_block(tmp_path: Path) -> None:
 async def test_the_password_stays_and_is_private(tmp_path: Path) -> None:
     """Made once, in files of mode 0600; each command has a name of its own."""
     first, second = nats_command(tmp_path, 1), nats_command(tmp_path, 2)
-    assert first.password == second.password
+    assert first.passwords == second.passwords
+    assert len(set(first.passwords.values())) == len(first.passwords) == 3
     assert first.server_name != second.server_name
-    for file in ("secrets/nats_password", "run/nats.conf"):
+    for file in ("secrets/nats_node", "secrets/nats_runtime", "secrets/nats_control", "run/nats.conf"):
         assert (tmp_path / file).stat().st_mode & 0o777 == 0o600
     for folder in ("secrets", "run"):
         assert (tmp_path / folder).stat().st_mode & 0o777 == 0o700
     for secret_place in (first.argv, dict(first.env)):
-        assert first.password not in str(secret_place)
+        assert not any(password in str(secret_place) for password in first.passwords.values())
 
 
 async def test_a_taken_port_is_told(tmp_path: Path) -> None:

@@ -15,15 +15,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from fanout_drivers.nats_connection import NatsHandler, NatsLogin, open_nats_session
-from khala.adapters import embedded_nats
+from fanout_drivers.nats_connection import NatsHandler, open_nats_session
+from fanout_drivers.nats_login import NatsLogin
 from khala.adapters.embedded_nats import HOST, open_embedded_nats
+from khala.adapters.embedded_nats_config import NatsServerTls
 from khala_service.adapters.asyncio_bridge import open_asyncio_loop
 from khala_service.errors import Unavailable
 from khala_service.identifiers import SystemClock
 from khala_service.logs import configure_logging
 from khala_service.secret import Secret
-from tests.integration.drivers.rig import free_port
+from tests.integration.drivers.rig import free_port, login_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -102,13 +103,12 @@ async def test_nothing_is_said_in_clear_to_a_server_asked_for_by_tls(tls: str) -
 async def test_a_server_with_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real server that requires TLS, by a certificate that the system trusts: it is used; otherwise not."""
     certificate, key = make_certificate(tmp_path)
-    config = f'{embedded_nats._CONFIG}tls {{{{ cert_file: "{certificate}", key_file: "{key}" }}}}\n'
-    monkeypatch.setattr(embedded_nats, "_CONFIG", config)
+    tls = NatsServerTls(cert=certificate, key=key)
     port = free_port()
     with trio.fail_after(DEADLINE_S):
-        async with open_asyncio_loop(), open_embedded_nats(tmp_path, port) as server:
-            login = NatsLogin("khala-test", server.user, Secret(server.password))
-            with pytest.raises(Unavailable, match=r"^broker_"):
+        async with open_asyncio_loop(), open_embedded_nats(tmp_path, port, tls=tls) as server:
+            login = login_of(server.command, "node")
+            with pytest.raises(Unavailable, match=r"^broker_certificate_refused"):
                 async with open_nats_session(f"tls://{HOST}:{port}", login, DEAF):
                     raise AssertionError("a stranger's certificate was trusted")
             monkeypatch.setenv("SSL_CERT_FILE", str(certificate))

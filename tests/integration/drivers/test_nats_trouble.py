@@ -12,22 +12,22 @@ import pytest
 import trio
 from nats.aio.transport import TcpTransport
 
-import fanout_drivers.nats
 import fanout_drivers.nats_connection
+import fanout_drivers.nats_interest
 from fanout_drivers.base import RECORD_ENTRIES_MAX_BYTES, PositionUnknown, RecordCopy, RevocationsHint
 from fanout_drivers.delivery_queue import DeliveryQueue
 from fanout_drivers.nats import NatsDriver, NatsLimits, open_nats_driver
-from fanout_drivers.nats_connection import NatsLogin
 from fanout_drivers.opening import DriverContext, FanoutConfig
 from fanout_drivers.subjects import encode_subject, revocations_subject
-from khala.adapters import embedded_nats
+from khala.adapters import embedded_nats_config
+from khala.adapters.embedded_nats import nats_command
 from khala_service.adapters.asyncio_bridge import open_asyncio_loop
 from khala_service.config import ConfigRefused
 from khala_service.errors import Unavailable
 from khala_service.logs import configure_logging
 from khala_service.secret import Secret
 from tests.contract.driver_suite import MARKER, OTHER_TOPIC, TOPIC, receive_news, wait_healthy
-from tests.integration.drivers.rig import PREFIX, Broker, running_driver
+from tests.integration.drivers.rig import PREFIX, TESTER, Broker, login_of, running_driver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -160,7 +160,7 @@ async def test_a_broker_that_comes_and_goes_ends_nothing(tmp_path: Path) -> None
 async def test_a_server_that_comes_later_is_found(tmp_path: Path) -> None:
     """Without a server opening and subscribing return, publishing refuses; when it comes, all of it works."""
     async with open_broker(tmp_path, is_running=False) as broker:
-        password = embedded_nats.nats_command(tmp_path, broker.port).password
+        password = nats_command(tmp_path, broker.port, roles=[TESTER]).passwords["tester"]
         async with (
             running_driver(broker.driver(password=password)) as driver,
             driver.open_subscriber() as subscriber,
@@ -181,7 +181,7 @@ async def test_a_server_that_comes_later_is_found(tmp_path: Path) -> None:
 
 async def test_a_frozen_server_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that keeps its sockets but answers nothing: no wait, a notice, and another connection later."""
-    monkeypatch.setattr(fanout_drivers.nats, "SIGN_OF_LIFE_S", 0.2)
+    monkeypatch.setattr(fanout_drivers.nats_interest, "SIGN_OF_LIFE_S", 0.2)
     monkeypatch.setattr(fanout_drivers.nats_connection, "FLUSH_TIMEOUT_S", 1.0)
     monkeypatch.setattr(fanout_drivers.nats_connection, "CONNECT_TIMEOUT_S", 1.0)
     async with open_connected(tmp_path) as (broker, driver), driver.open_subscriber() as subscriber:
@@ -207,7 +207,7 @@ async def test_the_socket_of_a_frozen_server_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """nats-py waits for ever to get rid of what the server does not take: we do not, and leak no socket."""
-    monkeypatch.setattr(fanout_drivers.nats, "SIGN_OF_LIFE_S", 0.2)
+    monkeypatch.setattr(fanout_drivers.nats_interest, "SIGN_OF_LIFE_S", 0.2)
     monkeypatch.setattr(fanout_drivers.nats_connection, "FLUSH_TIMEOUT_S", 1.0)
     monkeypatch.setattr(fanout_drivers.nats_connection, "CONNECT_TIMEOUT_S", 1.0)
     async with open_connected(tmp_path) as (broker, driver):
@@ -232,7 +232,7 @@ async def test_the_socket_of_a_frozen_server_is_closed(
 async def test_a_crash_in_the_reading_task_is_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library's reading task ends with whatever is raised in it, and its connection stays: we leave that at once."""
     # Both would find it, later.
-    monkeypatch.setattr(fanout_drivers.nats, "SIGN_OF_LIFE_S", 600.0)
+    monkeypatch.setattr(fanout_drivers.nats_interest, "SIGN_OF_LIFE_S", 600.0)
     monkeypatch.setattr(fanout_drivers.nats_connection, "PING_INTERVAL_S", 600)
     async with open_connected(tmp_path) as (_, driver), driver.open_subscriber() as subscriber:
         await subscriber.subscribe(TOPIC)
@@ -289,8 +289,8 @@ async def test_900_messages_too_many_are_announced(tmp_path: Path) -> None:
 
 def change_config(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
     """Let servers that are started from now on have another configuration."""
-    assert old in embedded_nats._CONFIG
-    monkeypatch.setattr(embedded_nats, "_CONFIG", embedded_nats._CONFIG.replace(old, new))
+    assert old in embedded_nats_config._CONFIG
+    monkeypatch.setattr(embedded_nats_config, "_CONFIG", embedded_nats_config._CONFIG.replace(old, new))
 
 
 async def test_a_server_that_takes_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,14 +310,13 @@ async def test_a_server_that_takes_less(tmp_path: Path, monkeypatch: pytest.Monk
             assert driver.counters.connects == 1
 
 
-async def test_a_forbidden_subject_is_no_health(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_forbidden_subject_is_no_health(tmp_path: Path) -> None:
     """What the server forbids would be lost in silence: the driver is not healthy, and tries again later."""
-    change_config(
-        monkeypatch,
-        '  user: "{user}"\n  password: "{password}"\n',
-        '  users = [{{user: "{user}", password: "{password}", permissions: {{subscribe: {{deny: ">"}}}}}}]\n',
-    )
-    async with open_connected(tmp_path) as (_, driver), driver.open_subscriber() as subscriber:
+    async with open_broker(tmp_path) as broker, AsyncExitStack() as held:
+        runtime = NatsDriver((broker.command.url,), login_of(broker.command, "runtime"), PREFIX)
+        driver = await held.enter_async_context(running_driver(runtime))
+        await wait_healthy(driver)
+        subscriber = await held.enter_async_context(driver.open_subscriber())
         await subscriber.subscribe(TOPIC)
         await wait_unhealthy(driver)
         assert await receive_news(subscriber) == EVERYTHING
@@ -363,8 +362,8 @@ async def test_messages_that_are_not_ours_are_counted(tmp_path: Path) -> None:
     async with open_connected(tmp_path) as (_, driver), driver.open_subscriber() as subscriber:
         await subscriber.subscribe(TOPIC)
         subject, other = encode_subject(PREFIX, TOPIC), encode_subject(PREFIX, OTHER_TOPIC)
-        driver._take_message(subject, other, b"elsewhere")
-        driver._take_message("khalatest.v1.nonsense", "khalatest.v1.nonsense", b"nowhere")
+        driver._routes.take_message(subject, other, b"elsewhere")
+        driver._routes.take_message("khalatest.v1.nonsense", "khalatest.v1.nonsense", b"nowhere")
         await driver.publish(TOPIC, b"ours")
         assert await receive_news(subscriber) == RecordCopy(TOPIC, b"ours")
         assert driver.counters.rejected == 2
@@ -375,9 +374,9 @@ async def test_what_comes_on_the_subject_of_revocations_is_a_hint_and_no_more(tm
     async with open_connected(tmp_path) as (broker, driver), driver.open_subscriber() as subscriber:
         await subscriber.subscribe(TOPIC)
         subject = revocations_subject(PREFIX)
-        driver._take_message(encode_subject(PREFIX, TOPIC), subject, b"")
+        driver._routes.take_message(encode_subject(PREFIX, TOPIC), subject, b"")
         assert driver.counters.rejected == 1
-        driver._take_message(subject, subject, bytes(100_000))
+        driver._routes.take_message(subject, subject, bytes(100_000))
         with trio.fail_after(DEADLINE_S):
             assert await subscriber.receive() == RevocationsHint()
             await driver.publish(TOPIC, b"news")
@@ -391,7 +390,7 @@ async def test_what_comes_on_the_subject_of_revocations_is_a_hint_and_no_more(tm
 
 async def test_one_connection_and_one_subscription_serve_every_end(nats_server: NatsCommand) -> None:
     """Three ends on one topic: the broker sends a message once, over one connection."""
-    login = NatsLogin("khala-test", nats_server.user, Secret(nats_server.password))
+    login = login_of(nats_server)
     async with open_asyncio_loop(), running_driver(NatsDriver((nats_server.url,), login, PREFIX)) as driver:
         await wait_healthy(driver)
         async with (
