@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import trio
@@ -17,7 +17,9 @@ from fanout_drivers.driver_watch import DriverWatch
 from khala.actors.access_audit import AccessAudit
 from khala.actors.commands import ClientCommands
 from khala.actors.evictions import Evictions
-from khala.actors.listener import Listener
+from khala.actors.fanout_looks import FanoutLooks
+from khala.actors.listener import Acceptor, Listener
+from khala.actors.node_reporter import NodeReporter
 from khala.actors.observations import WORKERS, GroupedObservations
 from khala.actors.observer import DeliveryObserver
 from khala.actors.page_reads import PageReads
@@ -33,6 +35,7 @@ from khala.adapters.explain_http import add_explain_route
 from khala.adapters.metrics import watch_node
 from khala.adapters.node_log import NodeLog
 from khala.adapters.postgres.journal import open_journal_reader
+from khala.adapters.runtime_http import failing_checks, open_node_reports
 from khala.adapters.sockets import open_acceptor
 from khala.adapters.sync_tokens import JwksTokenVerifier
 from khala.adapters.websocket_adapters import make_peer
@@ -51,7 +54,7 @@ from khala_service.identifiers import SystemClock, SystemIds, SystemRng
 from khala_service.live_limits import LimitChange, TakesEffect, take_over
 from khala_service.logs import bind_log_context
 from khala_service.metrics import MetricsRegistry
-from khala_service.readiness import make_drain_check
+from khala_service.readiness import Readiness, make_drain_check
 from khala_service.reloading import reloadable, reloadable_config
 from khala_service.tls import TlsFiles, open_tls, trust
 
@@ -75,7 +78,16 @@ if TYPE_CHECKING:
     )
     from khala_service.readiness import ReadyCheck
 
-__all__ = ["SECTION", "NodeConfig", "NodeEndpoints", "NodeParts", "serve_engine", "serve_node"]
+__all__ = [
+    "SECTION",
+    "EngineAcceptor",
+    "NodeConfig",
+    "NodeEndpoints",
+    "NodeParts",
+    "run_engine",
+    "serve_engine",
+    "serve_node",
+]
 
 
 @attrs.frozen
@@ -85,6 +97,17 @@ class NodeEndpoints:
     node_id: str
     port: int
     admin_port: int
+
+
+class EngineAcceptor(Acceptor, Protocol):
+    """Where the clients of an engine come from: a listening socket, or a simulated one."""
+
+    # Bound of the kernel's buffer of each connection that is accepted from now on.
+    send_buffer_bytes: int
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
 
 
 @attrs.frozen(kw_only=True)
@@ -105,6 +128,8 @@ class NodeParts:
     evictions: Evictions | None = None
     # None: decisions about access are reported to nobody.
     audit: AccessAudit | None = None
+    # None: nobody asks how topics and subscriptions do.
+    looks: FanoutLooks | None = None
     # Which clients are too old.
     builds: ClientBuilds = attrs.field(factory=ClientBuilds)
 
@@ -122,6 +147,7 @@ async def serve_engine(
     proxies: TrustedProxies = NO_PROXIES,
     tls: TlsFiles | None = None,
     websocket_adapter: WebSocketAdapter = "websockets",
+    is_port_shared: bool = False,
     task_status: trio.TaskStatus[tuple[int, TopicRegistry]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve WebSocket clients until ``drain`` is set and they have left.
@@ -131,114 +157,153 @@ async def serve_engine(
         ConfigRefused: The files of ``tls`` hold no certificate with its key.
     Cancellation: every connection is dropped at once.
     """
+    with _listening(host, port, limits=limits, tls=tls, is_port_shared=is_port_shared) as acceptor:
+        await run_engine(
+            parts,
+            node_id=node_id,
+            acceptor=acceptor,
+            limits=limits,
+            cors_origins=cors_origins,
+            counters=counters,
+            drain=drain,
+            proxies=proxies,
+            websocket_adapter=websocket_adapter,
+            task_status=task_status,
+        )
+
+
+async def run_engine(
+    parts: NodeParts,
+    *,
+    node_id: str,
+    acceptor: EngineAcceptor,
+    limits: NodeLimits,
+    cors_origins: tuple[str, ...],
+    counters: NodeCounters,
+    drain: trio.Event,
+    proxies: TrustedProxies = NO_PROXIES,
+    websocket_adapter: WebSocketAdapter = "websockets",
+    task_status: trio.TaskStatus[tuple[int, TopicRegistry]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve whoever ``acceptor`` accepts until ``drain`` is set and they have left.
+
+    Started with the acceptor's port and the topics. Cancellation: every connection is dropped at once.
+    """
     log = NodeLog()
     supervisor = Supervisor(counters, log)
-    with _listening(host, port, limits=limits, tls=tls) as acceptor:
-        async with parts.driver.open_subscriber() as subscriber, trio.open_nursery() as services:
-            reads = PageReads(
-                parts.journal,
-                readers_max=limits.journal_readers_max,
-                counters=counters,
-                supervisor=supervisor,
+    async with parts.driver.open_subscriber() as subscriber, trio.open_nursery() as services:
+        reads = PageReads(
+            parts.journal,
+            readers_max=limits.journal_readers_max,
+            counters=counters,
+            supervisor=supervisor,
+        )
+        pages = PageReader(
+            services,
+            reads=reads,
+            limits=limits,
+            counters=counters,
+            supervisor=supervisor,
+            rng=parts.rng,
+        )
+        ranges = RangeCache(limits.shared_ranges_max_bytes)
+        topics = TopicRegistry(
+            services,
+            subscriber=subscriber,
+            verifier=RecordVerifier(parts.fanout_keys),
+            journal=parts.journal,
+            reads=reads,
+            pages=pages,
+            ranges=ranges,
+            limits=limits,
+            counters=counters,
+            supervisor=supervisor,
+            revocations_hinted=None if parts.evictions is None else parts.evictions.hint,
+        )
+        observations = GroupedObservations(parts.journal, counters=counters)
+        commands = ClientCommands(
+            node_id=node_id,
+            limits=limits,
+            counters=counters,
+            clock=parts.clock,
+            tokens=parts.tokens,
+            control=parts.control,
+            observations=observations,
+            topics=topics,
+            gate=parts.gate,
+            evictions=parts.evictions,
+            audit=parts.audit,
+            builds=parts.builds,
+        )
+
+        def open_peer(transport: ByteTransport, connection: Connection) -> WebSocketPeer:
+            return make_peer(
+                websocket_adapter,
+                transport,
+                connection,
+                message_max_bytes=limits.inbound_message_max_bytes,
+                proxies=proxies,
             )
-            pages = PageReader(
-                services,
-                reads=reads,
-                limits=limits,
-                counters=counters,
-                supervisor=supervisor,
-                rng=parts.rng,
-            )
-            ranges = RangeCache(limits.shared_ranges_max_bytes)
-            topics = TopicRegistry(
-                services,
-                subscriber=subscriber,
-                verifier=RecordVerifier(parts.fanout_keys),
-                journal=parts.journal,
-                reads=reads,
-                pages=pages,
-                ranges=ranges,
-                limits=limits,
-                counters=counters,
-                supervisor=supervisor,
-                revocations_hinted=None if parts.evictions is None else parts.evictions.hint,
-            )
-            observations = GroupedObservations(parts.journal)
-            commands = ClientCommands(
-                node_id=node_id,
+
+        listener = Listener(
+            limits=limits,
+            counters=counters,
+            ids=parts.ids,
+            rng=parts.rng,
+            commands=commands,
+            origin_policy=ExactOrigins(frozenset(cors_origins)),
+            make_peer=open_peer,
+            supervisor=supervisor,
+            log=log,
+            audit=parts.audit,
+        )
+
+        if parts.evictions is not None:
+            parts.evictions.watch(listener.connections)
+        if parts.looks is not None:
+            parts.looks.watch(listener.connections)
+
+        async def sweep() -> None:
+            await run_sweeper(
+                listener.connections,
                 limits=limits,
                 counters=counters,
                 clock=parts.clock,
-                tokens=parts.tokens,
-                control=parts.control,
-                observations=observations,
-                topics=topics,
-                gate=parts.gate,
                 evictions=parts.evictions,
-                audit=parts.audit,
-                builds=parts.builds,
             )
 
-            def open_peer(transport: ByteTransport, connection: Connection) -> WebSocketPeer:
-                return make_peer(
-                    websocket_adapter,
-                    transport,
-                    connection,
-                    message_max_bytes=limits.inbound_message_max_bytes,
-                    proxies=proxies,
-                )
+        observer = DeliveryObserver(
+            listener.connections, counters=counters, read_pages_bytes=lambda: pages.held_bytes
+        )
 
-            listener = Listener(
-                limits=limits,
-                counters=counters,
-                ids=parts.ids,
-                commands=commands,
-                origin_policy=ExactOrigins(frozenset(cors_origins)),
-                make_peer=open_peer,
-                supervisor=supervisor,
-                log=log,
-                audit=parts.audit,
-            )
+        def take_over_copies() -> None:
+            # Everybody else reads the limits themselves when they need them.
+            acceptor.send_buffer_bytes = limits.send_buffer_bytes
+            ranges.resize(limits.shared_ranges_max_bytes)
 
-            if parts.evictions is not None:
-                parts.evictions.watch(listener.connections)
-
-            async def sweep() -> None:
-                await run_sweeper(
-                    listener.connections,
-                    limits=limits,
-                    counters=counters,
-                    clock=parts.clock,
-                    evictions=parts.evictions,
-                )
-
-            observer = DeliveryObserver(
-                listener.connections, counters=counters, read_pages_bytes=lambda: pages.held_bytes
-            )
-
-            def take_over_copies() -> None:
-                # Everybody else reads the limits themselves when they need them.
-                acceptor.send_buffer_bytes = limits.send_buffer_bytes
-                ranges.resize(limits.shared_ranges_max_bytes)
-
-            topics.start()
-            for _ in range(WORKERS):
-                services.start_soon(
-                    supervisor.run_restarted, "observations", "observations", observations.run
-                )
-            services.start_soon(supervisor.run_restarted, "sweep", "sweep", sweep)
-            services.start_soon(supervisor.run_restarted, "observer", "observer", observer.run)
-            task_status.started((acceptor.port, topics))
-            with reloadable("node.engine", take_over_copies):
-                await listener.serve(acceptor, drain)
-            services.cancel_scope.cancel()
+        topics.start()
+        for _ in range(WORKERS):
+            services.start_soon(supervisor.run_restarted, "observations", "observations", observations.run)
+        services.start_soon(supervisor.run_restarted, "sweep", "sweep", sweep)
+        services.start_soon(supervisor.run_restarted, "observer", "observer", observer.run)
+        task_status.started((acceptor.port, topics))
+        with reloadable("node.engine", take_over_copies):
+            await listener.serve(acceptor, drain)
+        services.cancel_scope.cancel()
 
 
 @contextmanager
-def _listening(host: str, port: int, *, limits: NodeLimits, tls: TlsFiles | None) -> Iterator[SocketAcceptor]:
+def _listening(
+    host: str, port: int, *, limits: NodeLimits, tls: TlsFiles | None, is_port_shared: bool
+) -> Iterator[SocketAcceptor]:
     with open_tls(tls) as side:
-        context = None if side is None else side.context
-        acceptor = open_acceptor(host, port, send_buffer_bytes=limits.send_buffer_bytes, tls=context)
+        acceptor = open_acceptor(
+            host,
+            port,
+            send_buffer_bytes=limits.send_buffer_bytes,
+            tls=None if side is None else side.context,
+            is_port_shared=is_port_shared,
+        )
         try:
             yield acceptor
         finally:
@@ -315,6 +380,14 @@ async def _serve_configured(
         open_service_client(
             config.control_url, peer="control", credential=config.service_credential, verify=verify
         ) as control_client,
+        open_node_reports(
+            config.runtime_url,
+            credential=config.service_credential,
+            verify=verify,
+            node_id=node_id,
+            ids=ids,
+            clock=SystemClock(),
+        ) as reports,
         trio.open_nursery() as services,
     ):
         supervisor = Supervisor(counters, NodeLog())
@@ -336,6 +409,7 @@ async def _serve_configured(
             "fanout": watch.check,
         }
         gate = StartGate(needed, rng=SystemRng())
+        looks = FanoutLooks()
         parts = NodeParts(
             journal=journal,
             tokens=keys,
@@ -346,8 +420,18 @@ async def _serve_configured(
             gate=gate,
             evictions=evictions,
             audit=audit,
+            looks=looks,
             builds=builds,
         )
+        reporter: NodeReporter | None = None
+        if reports is not None:
+            reporter = NodeReporter(
+                reports,
+                looks,
+                counters=counters,
+                draining=draining,
+                read_checks=partial(failing_checks, Readiness(needed)),
+            )
         async with trio.open_nursery() as engine:
 
             async def run_engine(
@@ -365,6 +449,7 @@ async def _serve_configured(
                     drain=draining,
                     tls=TlsFiles.of(SECTION, config.tls_cert, config.tls_key),
                     websocket_adapter=config.websocket_adapter,
+                    is_port_shared=config.reuse_port,
                     task_status=task_status,
                 )
 
@@ -393,8 +478,13 @@ async def _serve_configured(
             # Where everything is there already, who was told of the ports is not turned away.
             await gate.ask()
             services.start_soon(supervisor.run_restarted, "start_gate", "start_gate", gate.run)
+            if reporter is not None:
+                services.start_soon(supervisor.run_restarted, "node_reporter", "node_reporter", reporter.run)
             task_status.started(NodeEndpoints(node_id, port, admin_port))
-        await audit.say_last_words()
+        async with trio.open_nursery() as last_words:
+            last_words.start_soon(audit.say_last_words)
+            if reporter is not None:
+                last_words.start_soon(reporter.say_last_words)
         services.cancel_scope.cancel()
 
 

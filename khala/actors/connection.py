@@ -14,6 +14,7 @@ call (``finish_subscription``, and all of ``outbound``) never raises.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -21,6 +22,7 @@ import trio
 from khala.actors.outbound import OutboundStream
 from khala.core.answers import ending_of, frame_control, replay_complete_of
 from khala.core.counters import peer_close_label
+from khala.core.departures import Departure
 from khala.core.limits import VIOLATIONS
 from khala.core.outbox import ControlLaneFullError
 from khala.core.protocol import (
@@ -34,7 +36,7 @@ from khala.core.subscription import ENDED_UNREADABLE, EndedForbidden, EndedStale
 from khala.core.websocket_frames import frame_message
 from khala.ports import PeerClosedError, TransportBrokenError
 from khala_contracts import codec, reason_codes
-from khala_contracts.codec import ErrorMessage
+from khala_contracts.codec import ErrorMessage, GoAway
 from khala_service import failpoints
 
 if TYPE_CHECKING:
@@ -165,7 +167,8 @@ class Connection:
         # There while somebody waits for a change; see _wait_until.
         self._progress: trio.Event | None = None
         self._is_greeting = False
-        self._turned_away = turned_away
+        # Told right after the upgrade: it may not enter, or the node leaves.
+        self._turned_away: TurnedAway | Departure | None = turned_away
         # The reader waits until there is room for what a message may cause.
         self._is_reading_held = False
 
@@ -272,7 +275,10 @@ class Connection:
         await peer.reject(*refusal)
         return False
 
-    def _turn_away(self, turned_away: TurnedAway) -> None:
+    def _turn_away(self, turned_away: TurnedAway | Departure) -> None:
+        if isinstance(turned_away, Departure):
+            self._refuse_draining(turned_away)
+            return
         self._counters.hellos_refused[reason_codes.RATE_LIMITED.name] += 1
         self.close(
             reason_codes.RATE_LIMITED,
@@ -284,7 +290,10 @@ class Connection:
         while True:
             # Not into a variable: it would be kept until the next message comes.
             self._take_message(await peer.receive_message())
-            if not self._has_reading_room():
+            if self.phase is Phase.CLOSING:
+                # For the answer to our close only, behind what was on its way; a flood is not read for ever.
+                await trio.sleep(self._protocol.reading_pause_s())
+            elif not self._has_reading_room():
                 await self._hold_reading()
 
     def _take_message(self, message: bytes | str | None) -> None:
@@ -416,6 +425,54 @@ class Connection:
         self.remove_subscription(subscription.parsed.name, because)
         return self._encode(answer)
 
+    # -- the node leaves ---------------------------------------------------------------------------
+
+    def tell_to_go(self, turn: Departure) -> None:
+        """Tell the client that the node leaves, in the words that it understands now. It is served until its turn."""
+        if self.phase is Phase.READY:
+            self._counters.go_aways += 1
+            now = trio.current_time()
+            self.push_control(GoAway(turn.return_after_ms(now), turn.close_after_ms(now)))
+        elif self._peer is not None:
+            self._refuse_draining(turn)
+        elif self._turned_away is None:
+            self._turned_away = turn
+
+    def _refuse_draining(self, turn: Departure) -> None:
+        if self.phase is not Phase.CLOSING:
+            self._counters.hellos_refused[reason_codes.DRAINING.name] += 1
+            self._close_draining(turn)
+
+    def go(self, turn: Departure) -> None:
+        """Its turn has come: send what the windows hold for it, and close."""
+        if self.phase is Phase.CLOSING or self._nursery is None:
+            return
+        if self._peer is None:
+            # Until its upgrade nothing can be said to it, and then it is told at once.
+            self._nursery.cancel_scope.deadline = trio.current_time() + self.limits.close_timeout_s
+            return
+        for subscription in self.subscriptions.values():
+            subscription.stop_growing()
+            if subscription.has_frames:
+                # Perhaps its topic has not come to it yet.
+                self.outbound.wake(subscription)
+        if self.outbound.has_writer:
+            self.start(partial(self._flush_then_close, turn))
+        else:
+            self._close_draining(turn)
+
+    async def _flush_then_close(self, turn: Departure) -> None:
+        """Wait for the last frame as long as the client takes some."""
+        is_taking = True
+        while is_taking and (taken_at := self.outbound.stalled_since) is not None:
+            with trio.move_on_at(min(turn.flushed_by, taken_at + self.limits.close_timeout_s)):
+                await self._wait_until(lambda: not self.outbound.has_writer)
+            is_taking = trio.current_time() < turn.flushed_by and self.outbound.stalled_since != taken_at
+        self._close_draining(turn)
+
+    def _close_draining(self, turn: Departure) -> None:
+        self.close(reason_codes.DRAINING, retry_after_ms=turn.return_after_ms(trio.current_time()))
+
     # -- endings ---------------------------------------------------------------------------------
 
     def welcome(self, claims: SyncClaims) -> None:
@@ -518,7 +575,9 @@ class Connection:
         if self._peer is None or self._nursery is None:
             self._cancel()
             return
-        self._nursery.cancel_scope.deadline = trio.current_time() + self.limits.close_timeout_s
+        # Who has been silent for so long answers no close: it is freed as soon as the kernel has these bytes.
+        patience_s = 0.0 if reason is reason_codes.HEARTBEAT_TIMEOUT else self.limits.close_timeout_s
+        self._nursery.cancel_scope.deadline = trio.current_time() + patience_s
         self.outbound.push_last(said)
         self._peer.close(reason.close_code or 1011, reason.name)
         self.outbound.ensure_sending()

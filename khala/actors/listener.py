@@ -2,6 +2,9 @@
 
 Admission comes first because it is the cheapest place to refuse (core/admission.py): whoever is turned away is
 told ``rate_limited`` with a time of its own to return, in words or by HTTP 429, and its token is unspent.
+
+When the node leaves it stops listening and sees its clients off (actors/departing.py). Invariant: from the step that
+accepted it to its end a client is in ``connections``, so that nobody is there of whom the drain does not know.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from khala.actors.connection import Connection
+from khala.actors.departing import Departing
 from khala.core.admission import Admission, Admitted, TurnedAway
 from khala.core.in_flight import InFlight
 from khala_contracts import codec, reason_codes, strict_json
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from khala.actors.supervision import Supervisor
     from khala.core.counters import NodeCounters
     from khala.core.limits import NodeLimits
-    from khala.ports import ByteTransport, Ids, OriginPolicy, WebSocketPeer
+    from khala.ports import ByteTransport, Ids, OriginPolicy, Rng, WebSocketPeer
 
 # Enough for a client to read a refusal before the socket goes.
 REFUSAL_LINGER_S: Final = 0.5
@@ -39,6 +43,13 @@ class Acceptor(Protocol):
 
     async def accept(self) -> ByteTransport:
         """Return the next connected client. Cancellation: safe; nobody is accepted."""
+
+    def stop(self) -> list[ByteTransport]:
+        """Stop listening: whoever connects from now on is refused at once, and tries another node.
+
+        Returns:
+            Who was connected already and has not been accepted; closing would drop them without a word.
+        """
 
 
 class ConnectionLog(Protocol):
@@ -60,6 +71,7 @@ class Listener:
         limits: NodeLimits,
         counters: NodeCounters,
         ids: Ids,
+        rng: Rng,
         commands: CommandRunner,
         origin_policy: OriginPolicy,
         make_peer: Callable[[ByteTransport, Connection], WebSocketPeer],
@@ -71,24 +83,28 @@ class Listener:
         self._limits = limits
         self._counters = counters
         self._ids = ids
+        self._rng = rng
         self._commands = commands
         self._origin_policy = origin_policy
         self._make_peer = make_peer
         self._supervisor = supervisor
         self._log = log
         self._audit = audit
-        self.connections: set[Connection] = set()
+        # In the order of their coming; the values mean nothing.
+        self.connections: dict[Connection, None] = {}
         self._in_flight = InFlight(limits)
         self._admission = Admission(limits, now=trio.current_time())
         # Admitted connections in the order of their coming. Invariant: whoever has not said hello is in it.
         self._greeting: deque[Connection] = deque()
         # Connections that are told that they may not enter.
         self._telling = 0
+        # There while the node leaves.
+        self._departing: Departing | None = None
 
     async def serve(self, acceptor: Acceptor, drain: trio.Event) -> None:
         """Accept until ``drain`` is set, then let the connections leave, then return.
 
-        Cancellation: every connection is dropped at once.
+        That takes ``drain_timeout_s`` at most. Cancellation: every connection is dropped at once.
         """
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
@@ -96,8 +112,11 @@ class Listener:
                 await drain.wait()
                 accepting.cancel_scope.cancel()
             connections.cancel_scope.deadline = trio.current_time() + self._limits.drain_timeout_s
-            for connection in tuple(self.connections):
-                connection.close(reason_codes.DRAINING)
+            for transport in acceptor.stop():
+                # Admission is not for them: who is told to go takes no place.
+                self._start(connections, transport)
+            self._departing = Departing(self.connections.keys(), limits=self._limits, rng=self._rng)
+            await self._departing.run()
 
     async def _accept(self, acceptor: Acceptor, connections: trio.Nursery) -> None:
         while True:
@@ -108,10 +127,10 @@ class Listener:
             )
             match verdict:
                 case Admitted():
-                    connections.start_soon(self._serve_one, transport)
+                    self._start(connections, transport)
                 case TurnedAway(is_told=True):
                     self._telling += 1
-                    connections.start_soon(self._tell, transport, verdict)
+                    self._start(connections, transport, verdict)
                 case TurnedAway():
                     connections.start_soon(self._refuse, transport, verdict)
 
@@ -134,12 +153,6 @@ class Listener:
                 retry_after_ms=self._admission.give_turn_ms(now),
             )
 
-    async def _tell(self, transport: ByteTransport, turned_away: TurnedAway) -> None:
-        try:
-            await self._serve_one(transport, turned_away)
-        finally:
-            self._telling -= 1
-
     async def _refuse(self, transport: ByteTransport, turned_away: TurnedAway) -> None:
         """Refuse without having read anything."""
         self._counters.handshakes_rejected[str(reason_codes.RATE_LIMITED.http_status)] += 1
@@ -153,7 +166,16 @@ class Listener:
         finally:
             transport.abort()
 
-    async def _serve_one(self, transport: ByteTransport, turned_away: TurnedAway | None = None) -> None:
+    def _start(
+        self, connections: trio.Nursery, transport: ByteTransport, turned_away: TurnedAway | None = None
+    ) -> None:
+        """Make the connection of an accepted client and serve it.
+
+        Race: the node is asked to leave between accepting a client and the first step of its task.
+          accept:  accept() ... start_soon(serve)                    serve begins
+          drain:                                  tell everybody
+        So it is in ``connections`` from here on, and not from the first step of its task.
+        """
         connection = Connection(
             self._ids.new("con"),
             transport=transport,
@@ -166,8 +188,13 @@ class Listener:
             audit=self._audit,
             turned_away=turned_away,
         )
-        self.connections.add(connection)
+        self.connections[connection] = None
         self._counters.connections_open = len(self.connections)
+        connections.start_soon(self._serve_one, connection, transport, turned_away)
+
+    async def _serve_one(
+        self, connection: Connection, transport: ByteTransport, turned_away: TurnedAway | None
+    ) -> None:
         if turned_away is None:
             self._counters.connections_accepted += 1
             self._greeting.append(connection)
@@ -177,10 +204,14 @@ class Listener:
         except Exception as exc:  # noqa: BLE001 - what a connection could not contain by itself
             self._supervisor.note_crash("connection", connection.connection_id, exc)
         finally:
-            self.connections.discard(connection)
+            del self.connections[connection]
             self._counters.connections_open = len(self.connections)
             if turned_away is None:
                 self._log.connection_closed(connection)
+            else:
+                self._telling -= 1
+            if self._departing is not None:
+                self._departing.note_left()
 
 
 def _refusal_of(turned_away: TurnedAway) -> bytes:

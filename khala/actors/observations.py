@@ -24,6 +24,7 @@ from khala.ports import JournalUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from khala.core.counters import NodeCounters
     from khala.ports import ObservedTopic
     from khala_contracts.topics import TopicName
 
@@ -57,9 +58,12 @@ class _Ask:
 class GroupedObservations:
     """Asks for many; see the module docstring."""
 
-    def __init__(self, source: ObservationSource, *, pause_s: float = PAUSE_S) -> None:
+    def __init__(
+        self, source: ObservationSource, *, pause_s: float = PAUSE_S, counters: NodeCounters | None = None
+    ) -> None:
         """Ask ``source``, with so many seconds between two statements; nothing is answered before ``run`` runs."""
         self._source = source
+        self._counters = counters
         self._pause_s = pause_s
         self._waiting: deque[_Ask] = deque()
         self._asked = trio.lowlevel.ParkingLot()
@@ -110,6 +114,8 @@ class GroupedObservations:
         try:
             # Once each: in a storm many resume the same topic from the same place.
             wanted = list(dict.fromkeys(one for ask in asks for one in ask.topics))
+            if self._counters is not None:
+                self._counters.observations_read += 1
             seen = dict(zip(wanted, await self._source.observe(wanted), strict=True))
             for ask in asks:
                 ask.seen = [seen[one] for one in ask.topics]

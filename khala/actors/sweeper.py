@@ -148,14 +148,18 @@ def _push_heartbeats(connection: Connection, *, is_full: bool, now: float, serve
     """State the topics that are due; a client whose answers wait hears of the rest next time.
 
     A head is stated twice. Frames may still be on their way behind the first heartbeat, so a client whose last
-    frames got lost before silence needs the second one to know it (KH-37).
+    frames got lost before silence needs the second one to know it (KH-37). A topic whose next frames are still
+    in the journal is left out: while that does not answer, a client would take them for lost.
     """
     due = [
         subscription
         for subscription in connection.subscriptions.values()
-        if is_full
-        or subscription.is_announced_again
-        or subscription.source.head_seq != subscription.announced_seq
+        if not subscription.is_waiting_for_page
+        and (
+            is_full
+            or subscription.is_announced_again
+            or subscription.source.head_seq != subscription.announced_seq
+        )
     ]
     is_said = False
     while due and connection.outbound.has_room:

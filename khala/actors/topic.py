@@ -37,7 +37,7 @@ from khala.core.websocket_frames import frame_message
 from khala.core.window import Window
 from khala.ports import JournalUnavailableError
 from khala_contracts import codec
-from khala_contracts.codec import StaleReason
+from khala_contracts.codec import CursorStart, StaleReason
 from khala_contracts.errors import WireError
 from khala_service import failpoints
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from khala.actors.page_reads import PageReads
-    from khala.core.classification import Observation
+    from khala.core.classification import Observation, SubscriptionStart
     from khala.core.counters import NodeCounters
     from khala.core.delivery_trace import TopicTrace
     from khala.core.limits import NodeLimits
@@ -56,6 +56,10 @@ if TYPE_CHECKING:
 
 # How often the fan-out loop looks at the clock; a look costs as much as a tenth of a send.
 _FOLLOWERS_PER_CLOCK_LOOK: Final = 32
+# How old, in intervals of the position check, an observation may be that answers a subscribe. Older: while the
+# database answers slowly, rights that it would no longer give are used for longer. Younger: just then, in a storm, a
+# check that takes its time costs everybody a read of his own.
+_CHECKS_OLD_MAX: Final = 2.0
 
 
 class PageRequests(Protocol):
@@ -84,6 +88,7 @@ class ReadStart:
 
     head_seq: int
     history: object
+    began_at: float
 
 
 class TopicActor:
@@ -109,6 +114,8 @@ class TopicActor:
         self.heartbeats = TopicHeartbeats()
         # What the journal said last of head and floor; None before the first answer.
         self.observation: Observation | None = None
+        # When the read began that brought it, or before that.
+        self._observed_at = -float("inf")
         # In the order of joining; the values mean nothing.
         self.subscriptions: dict[Subscription, None] = {}
         # Subscribes that have opened this topic and have not joined yet.
@@ -159,7 +166,29 @@ class TopicActor:
 
     def begin_read(self) -> ReadStart:
         """Note where the topic stands; to be called before the read whose answer ``learn`` takes."""
-        return ReadStart(self.window.head_seq, self.history)
+        return ReadStart(self.window.head_seq, self.history, trio.current_time())
+
+    def last_read_of(self, cursor: SubscriptionStart) -> tuple[Observation, ReadStart] | None:
+        """Return what the journal said last if it answers a subscribe at this cursor: nothing has come after it.
+
+        It is as if the client had subscribed when that was read. What has changed since (a right, a lineage) is met
+        by the next position check, as for everybody who follows; the floor cannot pass whoever stands at the head.
+        """
+        seen = self.observation
+        is_recent = (
+            trio.current_time() - self._observed_at
+            <= _CHECKS_OLD_MAX * self._limits.position_check_interval_s
+        )
+        if seen is None or not is_recent or not isinstance(cursor, CursorStart):
+            return None
+        is_unchanged = (
+            (cursor.lineage, cursor.seq) == (seen.lineage, seen.head_seq)
+            and seen.head_seq == self.window.head_seq
+            and cursor.chain in (b"", seen.head_chain)
+        )
+        return (
+            (seen, ReadStart(self.window.head_seq, self.history, self._observed_at)) if is_unchanged else None
+        )
 
     def learn(self, observation: Observation, since: ReadStart, *, is_record_expected: bool = True) -> bool:
         """Take what the journal says: the first head, a newer head, or another history.
@@ -177,7 +206,8 @@ class TopicActor:
         """
         if since.history is not self.history:
             return False
-        self.observation = observation
+        if since.began_at >= self._observed_at:
+            self.observation, self._observed_at = observation, since.began_at
         if not self.is_initialised:
             self.lineage = observation.lineage
             self.window.reset(observation.head_seq, observation.head_chain)
@@ -268,6 +298,7 @@ class TopicActor:
         self._account(-self.window.memory_bytes)
         self.lineage = observation.lineage
         self.observation = observation
+        self._observed_at = -float("inf")
         self.window.reset(observation.head_seq, observation.head_chain)
         self.trace.restarted(observation.head_seq, trio.current_time())
         self._held.clear()
@@ -521,6 +552,7 @@ class TopicActor:
             self._ranges.put(key, framed)
         subscription.note.pump(position + 1, end_seq, trio.current_time())
         subscription.chunk_frames = end_seq - position
+        subscription.turn_bytes += len(framed)
         subscription.advance(end_seq)
         return framed
 

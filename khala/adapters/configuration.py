@@ -35,9 +35,20 @@ class NodeConfig:
     fanout_keys: dict[str, Secret] = attrs.field(
         metadata=described("Keys of the record MAC by key id, in hexadecimal.")
     )
+    runtime_url: str = attrs.field(
+        default="",
+        metadata=described("Base URL of the runtime, to which this node reports; empty: to nobody."),
+    )
     host: str = attrs.field(default="127.0.0.1", metadata=described("Address of the WebSocket listener."))
     port: int = attrs.field(
         default=8473, metadata=described("Port of the WebSocket listener; 0 takes a free one.")
+    )
+    reuse_port: bool = attrs.field(
+        default=False,
+        metadata=described(
+            "Other nodes on this machine, that say so too, may listen on the same port (SO_REUSEPORT). Linux spreads "
+            "connections over them; macOS gives all of them to the last one."
+        ),
     )
     admin_host: str = attrs.field(default="127.0.0.1", metadata=described("Address of health and metrics."))
     admin_port: int = attrs.field(
@@ -86,4 +97,6 @@ class NodeConfig:
         client_address.check_trusted_proxies(self.trusted_proxies)
         tls.check_tls_fields(self.tls_cert, self.tls_key)
         check_admin_token(self.admin_token)
+        if self.reuse_port and self.port == 0:
+            raise ValueError("reuse_port: name the port; 0 gives each node one of its own")
         check_failpoint_settings(self.mode, self.failpoints, self.failpoint_file)

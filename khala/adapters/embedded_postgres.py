@@ -131,20 +131,24 @@ async def open_embedded_postgres(
     Raises:
         EmbeddedPostgresRefused: Wrong owner, wrong version, or no way to run; exit status 78.
         EmbeddedPostgresFailed: It could not be made or started; the reason is in the message.
-    Cancellation: safe; leaving takes at most ``UP_FAST_STOP_S + 2 * UP_QUIT_STOP_S``.
+    Leaving takes at most ``UP_FAST_STOP_S + 2 * UP_QUIT_STOP_S``. Cancellation: safe, and in a hurry: PostgreSQL
+    writes no checkpoint, and the next start recovers what was committed.
     """
     # Abandoned on cancellation: the thread only ends an orphan and makes folders, both of which
     # the next start repeats.
     cluster = await trio.to_thread.run_sync(partial(prepare_cluster, data_dir), abandon_on_cancel=True)
     await create_cluster(cluster)
-    start = _Start(cluster, port)
+    start, fast_stop_s = _Start(cluster, port), UP_FAST_STOP_S
     try:
         launched(start.server.process.pid)
         while not start.advance():  # noqa: ASYNC110 - PostgreSQL tells by a file
             await trio.sleep(POLL_S)
         yield start.server
+    except trio.Cancelled:
+        fast_stop_s = 0.0
+        raise
     finally:
-        stop = partial(stop_server, start.server, fast_stop_s=UP_FAST_STOP_S, quit_stop_s=UP_QUIT_STOP_S)
+        stop = partial(stop_server, start.server, fast_stop_s=fast_stop_s, quit_stop_s=UP_QUIT_STOP_S)
         with trio.move_on_after(UP_FAST_STOP_S + 4 * UP_QUIT_STOP_S, shield=True):
             await trio.to_thread.run_sync(stop)
 

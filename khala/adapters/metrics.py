@@ -41,6 +41,7 @@ _VERSION: Final = "app_version"
 # By field of NodeCounters.
 TOTALS: Final = {
     "connections_accepted": "WebSocket connections accepted.",
+    "go_aways": "Clients told to go, since the node leaves.",
     "bytes_pumped": "Bytes handed to sockets by the writers.",
     "records_forged": "Driver records whose MAC or topic did not hold.",
     "position_unknown": "Notices of drivers that something may have been missed.",
@@ -48,6 +49,8 @@ TOTALS: Final = {
     "heals": "Journal reads that closed a gap.",
     "pages_read": "Replay pages read from the journal.",
     "page_read_failures": "Replay page reads without an answer.",
+    "observations_read": "Statements that read what subscribes see.",
+    "resumes_unread": "Subscribes at a head that had not moved, answered without such a statement.",
     "rows_unreadable": "Journal rows met whose bytes are not their frame, counted each time.",
     "position_checks": "Position checks answered.",
     "position_check_failures": "Position checks without an answer.",
@@ -82,6 +85,11 @@ LABELLED: Final[Mapping[str, tuple[str, str, Iterable[str]]]] = {
         "Decisions about access: told to the audit log, or only counted there, and why.",
         ("sent", "rationed", "no_room", "refused"),
     ),
+    "reports": (
+        "outcome",
+        "Reports to the runtime's registry of nodes.",
+        ("sent", "unavailable", "refused"),
+    ),
     "subscribes": (
         "result",
         "Subscribes answered, by topic: served, stale, or a reason code.",
@@ -95,7 +103,7 @@ LABELLED: Final[Mapping[str, tuple[str, str, Iterable[str]]]] = {
 }
 # Kinds of tasks and pieces of work whose crashes are contained; see actors/supervision.py.
 TASK_KINDS: Final = (
-    "access_audit", "connection", "control_client", "frame", "linger", "observations", "observer", "page_read",
+    "access_audit", "connection", "control_client", "frame", "linger", "node_reporter", "observations", "observer", "page_read",
     "position_check", "pump", "record", "revocation_feed", "start_gate", "sweep", "topic",
 )  # fmt: skip
 # By field of ClassCounters.

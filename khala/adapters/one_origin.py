@@ -44,12 +44,18 @@ class OneOrigin:
     """
 
     def __init__(
-        self, table: RouteTable, *, scheme: str = "http", limits: OriginLimits | None = None
+        self,
+        table: RouteTable,
+        *,
+        scheme: str = "http",
+        limits: OriginLimits | None = None,
+        leaving: trio.Event | None = None,
     ) -> None:
-        """Route by ``table``; ``scheme`` is what clients speak to us."""
+        """Route by ``table``; ``scheme`` is what clients speak to us, ``leaving`` is set when the system ends."""
         self._table = table
         self._scheme = scheme
         self._limits = limits or OriginLimits()
+        self._leaving = trio.Event() if leaving is None else leaving
         self._upstreams = {route.prefix: Upstreams(route, self._limits) for route in table}
         self.connections_open = 0
 
@@ -99,6 +105,7 @@ class OneOrigin:
             table=self._table,
             upstreams=self._upstreams,
             limits=self._limits,
+            leaving=self._leaving,
         )
         await connection.serve()
 

@@ -46,6 +46,7 @@ __all__ = ["RETRY_AFTER_MS", "ClientConnection"]
 _SAFE_METHODS: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 # What a process that died needs to be there again.
 RETRY_AFTER_MS: Final = 1_000
+_READINESS_PATH: Final = b"/readyz"
 
 _log = get_logger(__name__)
 
@@ -62,13 +63,18 @@ class ClientConnection:
         table: RouteTable,
         upstreams: Mapping[str, Upstreams],
         limits: OriginLimits,
+        leaving: trio.Event,
     ) -> None:
-        """Serve ``stream``, on which ``address`` speaks ``scheme``; upstreams go by the prefix of their route."""
+        """Serve ``stream``, on which ``address`` speaks ``scheme``; upstreams go by the prefix of their route.
+
+        Once ``leaving`` is set nothing here is ready, whatever a service behind it says of itself.
+        """
         self._stream = stream
         self._said_by_us = ((b"x-forwarded-for", address.encode()), (b"x-forwarded-proto", scheme.encode()))
         self._table = table
         self._upstreams = upstreams
         self._limits = limits
+        self._leaving = leaving
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MAX_BYTES)
         # Of the request that is being answered; its deadline moves with every piece.
         self._answering = trio.CancelScope()
@@ -119,6 +125,8 @@ class ClientConnection:
         try:
             route = self._table.find(request.target)
             judge_request(request, route)
+            if self._leaving.is_set() and request.target.partition(b"?")[0] == _READINESS_PATH:
+                raise Refused(503, reason_codes.DRAINING)
             if not has_body(request):
                 assert isinstance(self._http.next_event(), h11.EndOfMessage)
             return await self._forward_again_if_needed(request, route)

@@ -115,24 +115,45 @@ class SocketAcceptor:
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             try:
-                connected, address = self._socket.accept()
+                return self._accept_nowait()
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError:
                 await trio.sleep(_ACCEPT_PAUSE_S)
+
+    def _accept_nowait(self) -> ByteTransport:
+        """Raises BlockingIOError if nobody waits, ConnectionAbortedError if who waited has gone, OSError for trouble."""
+        connected, address = self._socket.accept()
+        transport = SocketTransport(
+            connected, send_buffer_bytes=self.send_buffer_bytes, remote_address=str(address[0])
+        )
+        return transport if self._tls is None else TlsTransport(transport, self._tls)
+
+    def stop(self) -> list[ByteTransport]:
+        """Accept whom the kernel has connected already, then stop listening; see Acceptor."""
+        waiting: list[ByteTransport] = []
+        while True:
+            try:
+                waiting.append(self._accept_nowait())
+            except ConnectionAbortedError:
                 continue
-            transport = SocketTransport(
-                connected, send_buffer_bytes=self.send_buffer_bytes, remote_address=str(address[0])
-            )
-            return transport if self._tls is None else TlsTransport(transport, self._tls)
+            except OSError:
+                break
+        self.close()
+        return waiting
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening; whoever waits in the backlog is dropped. Idempotent."""
         self._socket.close()
 
 
 def open_acceptor(
-    host: str, port: int, *, send_buffer_bytes: int, tls: ssl.SSLContext | None = None
+    host: str,
+    port: int,
+    *,
+    send_buffer_bytes: int,
+    tls: ssl.SSLContext | None = None,
+    is_port_shared: bool = False,
 ) -> SocketAcceptor:
     """Listen on ``host:port``; port 0 takes a free one.
 
@@ -141,6 +162,8 @@ def open_acceptor(
         port: 0..65535.
         send_buffer_bytes: Bound of each connection's buffer in the kernel.
         tls: Clients speak TLS with this; None: in clear.
+        is_port_shared: Others of the same user that say so too may listen there. Linux spreads connections over
+            them by the client's address and port; macOS gives all of them to the one that listened last.
 
     Raises:
         OSError: The address cannot be bound; its errno says why.
@@ -151,6 +174,8 @@ def open_acceptor(
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_port_shared:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind(address)
         listening.listen(LISTEN_BACKLOG)
     except OSError:

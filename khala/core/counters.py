@@ -153,6 +153,8 @@ class NodeCounters:
     handshakes_rejected: Counter[str] = attrs.field(factory=Counter)
     hellos_refused: Counter[str] = attrs.field(factory=Counter)
     closes: Counter[str] = attrs.field(factory=Counter)
+    # Clients that were told to go, since the node leaves.
+    go_aways: int = 0
     subscribes: Counter[str] = attrs.field(factory=Counter)
     # By limit; what each is told: core/limits.py.
     limit_violations: Counter[str] = attrs.field(factory=Counter)
@@ -160,8 +162,13 @@ class NodeCounters:
     # From the time that control gave a revocation to the end of a connection here.
     eviction_delays: DurationCounts = attrs.field(factory=DurationCounts)
     revocation_hints: int = 0
+    # Reports to the runtime, by what became of them.
+    reports: Counter[str] = attrs.field(factory=Counter)
     # Decisions about access, by what became of their report: sent, or why they were only counted.
     audit_events: Counter[str] = attrs.field(factory=Counter)
+    # Statements that read what subscribes see, and subscribes that needed none.
+    observations_read: int = 0
+    resumes_unread: int = 0
     subscriptions_open: int = 0
     bytes_pumped: int = 0
     records: Counter[str] = attrs.field(factory=Counter)

@@ -233,6 +233,11 @@ class NodeLimits:
     drain_timeout_s: float = _limit(
         30.0, "How long connections may take to leave when the node stops, seconds."
     )
+    # Below what one other node admits, so that there is room for new clients. Larger, with few nodes: who returns is
+    # turned away by them and waits again. Smaller: clients of a large node are away for longer.
+    drain_return_per_s: float = _limit(
+        200.0, "Clients that a leaving node sends back to the others, per second.", gt(0)
+    )
 
     def __attrs_post_init__(self) -> None:
         """Check what no single limit can say. Raises ValueError naming the key."""

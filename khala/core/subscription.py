@@ -182,14 +182,18 @@ class Subscription:
     deficit_bytes: int = 0
     is_active: bool = True
     # Writes to the socket at once. Read once for every delivery. Invariant (outside a synchronous step):
-    # direct is sink.direct if is_active and not is_replaying and page is None, else None.
+    # direct is sink.direct if is_active and not is_replaying and page is None and final_seq is None, else None.
     direct: Callable[[bytes], int] | None = None
     is_waiting_for_page: bool = False
     # Frames of the last chunk that did not leave at once.
     chunk_frames: int = 0
+    # Bytes that were put on the connection in its turn, not directly.
+    turn_bytes: int = 0
     # Last head announced to this client by a heartbeat, and whether the next one repeats it.
     announced_seq: int = -1
     is_announced_again: bool = False
+    # What comes after it is another node's to send; None while this node stays. Invariant: direct is None then.
+    final_seq: int | None = None
 
     @property
     def has_frames(self) -> bool:
@@ -199,7 +203,14 @@ class Subscription:
     @property
     def limit_seq(self) -> int:
         """The last frame that may be sent before a barrier."""
-        return self.through_seq if self.is_replaying else self.source.head_seq
+        limit_seq = self.through_seq if self.is_replaying else self.source.head_seq
+        return limit_seq if self.final_seq is None else min(limit_seq, self.final_seq)
+
+    def stop_growing(self) -> None:
+        """Send no more than the window holds now; what would have to be read first, not at all."""
+        is_held = self.source.holds_after(self.position)
+        self.final_seq = self.source.head_seq if is_held else self.position
+        self.settle_direct()
 
     def advance(self, end_seq: int) -> None:
         """Move the send position to the end of a range that starts right after it."""
@@ -219,7 +230,7 @@ class Subscription:
 
     def settle_direct(self) -> None:
         """Bring ``direct`` up to date with the pages, the replay and the sink."""
-        is_free = self.page is None and not self.is_replaying and self.is_active
+        is_free = self.page is None and not self.is_replaying and self.is_active and self.final_seq is None
         self.direct = self.sink.direct if is_free else None
 
     def drop_pages(self) -> None:

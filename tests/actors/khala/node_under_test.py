@@ -342,7 +342,7 @@ async def open_node(
             )
             nursery.start_soon(audit.run)
         # Without a pause, so that ``settle`` sees every answer.
-        observations = GroupedObservations(journal, pause_s=0.0)
+        observations = GroupedObservations(journal, pause_s=0.0, counters=counters)
         for _ in range(WORKERS):
             nursery.start_soon(observations.run)
         commands = ClientCommands(

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from khala.core.limits import NodeLimits
 from khala_client.core.happenings import Delivered, GapSeen, Happening, HeadSeen, Live
 from khala_client.core.protocol import Identity
 from khala_client.core.sync import SyncMachine
 from khala_contracts import codec
-from khala_contracts.codec import FramesMessage, encode_entry
+from khala_contracts.codec import FramesMessage, ServerHeartbeat, encode_entry
 from tests.actors.khala.fake_journal import log_of
 from tests.actors.khala.node_under_test import open_node
+from tests.actors.khala.simulated_transport import SimulatedTransport
 from tests.topic_log import DEVICE, run_topic
 
 if TYPE_CHECKING:
@@ -94,3 +96,29 @@ async def test_a_lost_tail_is_noticed_within_two_intervals(autojump_clock: MockC
         await path.carry()
         assert path.applied() == [1, 2, 3, 4, 5]
         assert not path.is_lossy
+
+
+async def test_what_only_the_journal_has_is_not_stated(autojump_clock: MockClock) -> None:
+    """Found by seed 309: while the database is away, a topic behind its window looks like a lost tail."""
+    log = log_of(TOPIC, 3)
+    limits = NodeLimits(window_max_frames=2, heartbeat_interval_s=1.0)
+    async with open_node(log, limits=limits) as node:
+        transport = SimulatedTransport(buffer_bytes=4_096)
+        client = await node.follow(TOPIC, transport=transport)
+        assert client.is_live(TOPIC)
+        transport.stall()
+        node.journal.is_down = True
+        for _ in range(6):
+            await node.commit(log)
+        transport.resume()
+        await node.settle()
+        client.take_all(ServerHeartbeat)
+        await trio.sleep(5 * limits.heartbeat_interval_s)
+        assert client.position(TOPIC) < log.head_seq
+        stated = [topic for beat in client.take_all(ServerHeartbeat) for topic in beat.topics]
+        assert stated == []
+        node.journal.is_down = False
+        await trio.sleep(5 * limits.heartbeat_interval_s)
+        assert client.position(TOPIC) == log.head_seq
+        assert any(beat.topics for beat in client.take_all(ServerHeartbeat))
+    assert autojump_clock.current_time() > 0

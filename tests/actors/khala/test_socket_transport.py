@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
+import pytest
 import trio
 
 from khala.adapters.sockets import open_acceptor
@@ -58,3 +60,27 @@ class TestSocket(TransportSuite):
             finally:
                 transport.abort()
                 acceptor.close()
+
+
+async def test_listeners_that_share_a_port() -> None:
+    """Both that say so listen there; one that does not is refused, and so is one beside a listener that does not."""
+    with_others = partial(open_acceptor, "127.0.0.1", send_buffer_bytes=16 * 1024, is_port_shared=True)
+    first = open_acceptor("127.0.0.1", 0, send_buffer_bytes=16 * 1024)
+    try:
+        with pytest.raises(OSError, match="in use"):
+            with_others(first.port)
+    finally:
+        first.close()
+    first = with_others(0)
+    second = with_others(first.port)
+    try:
+        with pytest.raises(OSError, match="in use"):
+            open_acceptor("127.0.0.1", first.port, send_buffer_bytes=16 * 1024)
+    finally:
+        first.close()
+    # Whoever has left gets nobody any more.
+    with trio.socket.socket() as client:
+        await client.connect(("127.0.0.1", second.port))
+        with trio.fail_after(5):
+            (await second.accept()).abort()
+    second.close()

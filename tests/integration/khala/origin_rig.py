@@ -69,6 +69,7 @@ class OriginRig:
     control: Service
     runtime: Service
     node: Service
+    leaving: trio.Event
 
     async def connect(self) -> trio.SocketStream:
         """Open a connection as a client."""
@@ -108,10 +109,11 @@ async def open_origin(
         for service in services:
             await nursery.start(service.serve)
         routes = origin_routes(control=control.port, runtime=runtime.port, nodes=(*nodes, node.port))
-        origin = OneOrigin(routes, limits=limits)
-        rig = OriginRig(origin, 0, control, runtime, node)
+        leaving = trio.Event()
+        origin = OneOrigin(routes, limits=limits, leaving=leaving)
+        rig = OriginRig(origin, 0, control, runtime, node, leaving)
         if table is not None:
-            rig.origin = OneOrigin(table(rig), limits=limits)
+            rig.origin = OneOrigin(table(rig), limits=limits, leaving=leaving)
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         rig.port = listeners[0].socket.getsockname()[1]
         await nursery.start(rig.origin.serve, listeners)

@@ -227,6 +227,9 @@ class RunningNode:
     port: int
     counters: NodeCounters
     topics: TopicRegistry
+    # Set it to let the node leave, and wait for the other.
+    drain: trio.Event
+    has_left: trio.Event
 
 
 @attrs.define(eq=False)
@@ -316,12 +319,14 @@ async def open_rig(
                 fanout_keys={KEY_ID: KEY},
                 clock=_RigClock(),
             )
-            counters = NodeCounters()
+            counters, drain, has_left = NodeCounters(), trio.Event(), trio.Event()
 
             async def serve(
                 task_status: trio.TaskStatus[tuple[int, TopicRegistry]],
                 parts: NodeParts = parts,
                 counters: NodeCounters = counters,
+                drain: trio.Event = drain,
+                has_left: trio.Event = has_left,
             ) -> None:
                 await serve_engine(
                     parts,
@@ -331,12 +336,13 @@ async def open_rig(
                     limits=limits,
                     cors_origins=(),
                     counters=counters,
-                    drain=trio.Event(),
+                    drain=drain,
                     task_status=task_status,
                 )
+                has_left.set()
 
             port, topics = await services.start(serve)
-            running.append(RunningNode(port, counters, topics))
+            running.append(RunningNode(port, counters, topics, drain, has_left))
         authority = Authority(pool, publishing)
         await authority.begin()
         yield Rig(authority, running, tokens, control, services)

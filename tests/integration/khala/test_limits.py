@@ -75,7 +75,8 @@ ELSEWHERE: Final = {
     "audit_waiting_max_bytes": UNIT + "test_access_audit.py",
     "audit_flush_interval_s": ACTORS + "test_access_audit.py",
     "audit_summary_interval_s": ACTORS + "test_access_audit.py",
-    "drain_timeout_s": ACTORS + "test_listener.py",
+    "drain_timeout_s": ACTORS + "test_departing.py",
+    "drain_return_per_s": ACTORS + "test_departing.py",
 }
 
 

@@ -40,6 +40,19 @@ async def test_paths_choose_the_service(path: str, service: str) -> None:
         assert rig.heads[0].startswith(f"GET {path} HTTP/1.1".encode())
 
 
+async def test_a_system_that_ends_is_not_ready() -> None:
+    """OPS-12: from the first request to end on, /readyz is answered here, while everything else is served on."""
+    async with open_origin() as rig:
+        assert (await rig.ask(get("/readyz"))).startswith(b"HTTP/1.1 200")
+        rig.leaving.set()
+        for path in ("/readyz", "/readyz?verbose"):
+            answer = await rig.ask(get(path))
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "draining"
+        assert (await rig.ask(get("/api/compat"))).startswith(b"HTTP/1.1 200")
+        assert len(rig.control.heads) == 2
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -28,6 +28,13 @@ def test_defaults() -> None:
     assert (config.port, config.admin_port) == (8473, 8474)
 
 
+def test_a_shared_port_has_a_number() -> None:
+    """Port 0 would give each node one of its own, and the others would never be found."""
+    assert load(KHALA_NODE_REUSE_PORT="true").reuse_port
+    with pytest.raises(ConfigRefused, match="reuse_port: name the port"):
+        load(KHALA_NODE_REUSE_PORT="true", KHALA_NODE_PORT="0")
+
+
 def test_failpoints_in_mode_dev() -> None:
     """What a drill arms a node with."""
     config = load(

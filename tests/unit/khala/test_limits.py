@@ -49,6 +49,7 @@ def test_defaults() -> None:
         "admission_burst": 250,
         "handshakes_max": 64,
         "drain_timeout_s": 30.0,
+        "drain_return_per_s": 200.0,
     }
     actual = attrs.asdict(limits)
     assert {name: actual[name] for name in stated} == stated

@@ -78,6 +78,13 @@ def feed(follow: TopicFollow, log: LogModel, *seqs: int) -> tuple[Happening, ...
     return follow.note_frames(tuple(log.frames[seq - 1] for seq in seqs))
 
 
+def heartbeat(
+    follow: TopicFollow, message: TopicHeartbeat, *, now_s: float = 0.0, frames_seen: int = 0
+) -> tuple[Happening, ...]:
+    """Let a heartbeat of a node with the default interval arrive."""
+    return follow.note_heartbeat(message, now_s=now_s, frames_seen=frames_seen, settle_s=7.5, turns=50)
+
+
 def live_at(count: int) -> tuple[TopicFollow, LogModel]:
     """Return a follow that is live at the head."""
     follow, log = follow_of(), log_of(count)
@@ -289,7 +296,7 @@ def test_a_forged_frame_is_found_where_the_authority_states_its_chain() -> None:
     follow, log = live_at(2)
     log.append(1)
     follow.note_frames((attrs.evolve(log.frames[2], payload=b"\x0a\x06forged"),))
-    (ended,) = follow.note_heartbeat(TopicHeartbeat(TOPIC, 3, log.chains[3], 0, 0))
+    (ended,) = heartbeat(follow, TopicHeartbeat(TOPIC, 3, log.chains[3], 0, 0))
     assert isinstance(ended, TopicEnded)
     assert isinstance(ended.error, ChainMismatch)
     assert follow.is_unwanted
@@ -300,8 +307,8 @@ def test_a_heartbeat_never_moves_the_cursor() -> None:
     follow, log = live_at(2)
     log.append(1)
     for head_seq in (1, 2, 3):
-        heartbeat = TopicHeartbeat(TOPIC, head_seq, log.chains[head_seq], 10, 20)
-        assert follow.note_heartbeat(heartbeat) == (HeadSeen(TOPIC, head_seq, 10, 20),)
+        message = TopicHeartbeat(TOPIC, head_seq, log.chains[head_seq], 10, 20)
+        assert heartbeat(follow, message) == (HeadSeen(TOPIC, head_seq, 10, 20),)
         assert follow.cursor == Cursor(TOPIC, Seq(2), Lineage(LINEAGE), log.chains[2])
 
 
@@ -310,11 +317,37 @@ def test_a_lost_tail_is_found_by_the_second_heartbeat() -> None:
     follow, log = live_at(2)
     log.append(3)
     ahead = TopicHeartbeat(TOPIC, 5, log.chains[5], 0, 0)
-    follow.note_heartbeat(ahead)
+    heartbeat(follow, ahead, now_s=0.0)
     feed(follow, log, 3)
-    assert follow.note_heartbeat(ahead) == (HeadSeen(TOPIC, 5, 0, 0),)
-    assert follow.note_heartbeat(ahead) == (HeadSeen(TOPIC, 5, 0, 0), GapSeen(TOPIC, 4, 6))
+    assert heartbeat(follow, ahead, now_s=15.0) == (HeadSeen(TOPIC, 5, 0, 0),)
+    assert heartbeat(follow, ahead, now_s=30.0) == (HeadSeen(TOPIC, 5, 0, 0), GapSeen(TOPIC, 4, 6))
     assert follow.state is FollowState.LEAVING
+
+
+def test_heartbeats_that_a_slow_path_brings_together_are_no_lost_tail() -> None:
+    """Found by seeds 289 and 297: a reader that had stopped found two of them in front of its frames."""
+    follow, log = live_at(2)
+    log.append(3)
+    ahead = TopicHeartbeat(TOPIC, 5, log.chains[5], 0, 0)
+    for now_s in (0.0, 0.1, 7.4):
+        assert heartbeat(follow, ahead, now_s=now_s) == (HeadSeen(TOPIC, 5, 0, 0),)
+    feed(follow, log, 3)
+
+
+def test_frames_of_others_are_no_lost_tail_until_it_would_have_been_our_turn() -> None:
+    """A path that carries other topics is not idle; after ``turns`` of their messages ours was lost."""
+    follow, log = live_at(2)
+    log.append(3)
+    ahead = TopicHeartbeat(TOPIC, 5, log.chains[5], 0, 0)
+    for number in range(5):
+        seen = heartbeat(follow, ahead, now_s=15.0 * number, frames_seen=10 * number)
+        assert seen == (HeadSeen(TOPIC, 5, 0, 0),)
+    assert heartbeat(follow, ahead, now_s=75.0, frames_seen=50)[1:] == (GapSeen(TOPIC, 3, 6),)
+    quiet, log = live_at(2)
+    log.append(3)
+    for now_s, frames_seen in ((0.0, 0), (15.0, 10)):
+        heartbeat(quiet, ahead, now_s=now_s, frames_seen=frames_seen)
+    assert heartbeat(quiet, ahead, now_s=30.0, frames_seen=10)[1:] == (GapSeen(TOPIC, 3, 6),)
 
 
 def test_a_release_keeps_the_cursor() -> None:
@@ -493,4 +526,4 @@ def test_a_chain_mismatch_is_final_across_connections() -> None:
     follow.detach()
     assert follow.state is FollowState.ENDED
     assert feed(follow, log, 1) == ()
-    assert follow.note_heartbeat(TopicHeartbeat(TOPIC, 1, OTHER_CHAIN, 0, 0)) == ()
+    assert heartbeat(follow, TopicHeartbeat(TOPIC, 1, OTHER_CHAIN, 0, 0)) == ()

@@ -177,16 +177,22 @@ def test_renew_is_for_open_connections() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reconnect_after_ms", "deadline_ms", "leaves_in_s"),
-    [(2_000, 30_000, 2.0), (60_000, 30_000, 30.0), (500, 0, 0.5)],
+    ("reconnect_after_ms", "deadline_ms", "leaves_in_s", "returns_in_s"),
+    [
+        (2_000, 30_000, 2.0, 2.0),
+        (60_000, 30_000, 30.0, 60.0),
+        (500, 0, 0.5, 0.5),
+        (2**32 - 1, 30_000, 30.0, 900.0),
+    ],
 )
 def test_a_draining_node_is_left_when_it_says(
-    reconnect_after_ms: int, deadline_ms: int, leaves_in_s: float
+    reconnect_after_ms: int, deadline_ms: int, leaves_in_s: float, returns_in_s: float
 ) -> None:
-    """At the return time, at the latest at the deadline."""
+    """At the return time, at the latest at the deadline; back at the return time, in a quarter of an hour at the latest."""
     protocol = opened()
     _, happenings = protocol.receive_untrusted(control(GoAway(reconnect_after_ms, deadline_ms)), NOW_S)
-    assert happenings == (LeaveAsked(int(leaves_in_s * 1000)),)
+    assert happenings == (LeaveAsked(int(returns_in_s * 1000)),)
+    assert protocol.return_at_s == NOW_S + returns_in_s
     assert protocol.tick(NOW_S + leaves_in_s - 0.01).close is None
     assert protocol.tick(NOW_S + leaves_in_s).close == CloseRequest(1000, "leaving a draining node")
 

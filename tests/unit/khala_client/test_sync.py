@@ -145,6 +145,31 @@ def test_a_renew_for_fewer_topics_asks_for_another_token() -> None:
     assert session.taken(TokenDue)
 
 
+def test_a_subscribe_behind_a_renew_is_judged_by_the_new_grants() -> None:
+    """Found by seed 440: asked by the old grant while ``renewed`` was under way, a topic was forbidden for good."""
+    session = Session(log_of(1), log_of(2))
+    session.machine.follow(TOPIC, "beginning")
+    session.machine.follow(OTHER, "beginning")
+    session.connect()
+    session.machine.end_topic(OTHER, KhalaError("internal"))
+    renewed = session.machine.renew("second", (TOPIC,))
+    assert len(renewed.send) == 1
+    session.machine.follow(OTHER, "beginning")
+    assert session.machine.tick(NOW_S).send == ()
+
+
+def test_a_token_without_a_topic_that_is_followed_is_not_presented() -> None:
+    """A topic that came while the token was minted is subscribed by the old grant; the new one would end it."""
+    session = Session(log_of(1), log_of(2))
+    session.machine.follow(TOPIC, "beginning")
+    session.machine.follow(OTHER, "beginning")
+    session.connect()
+    output = session.machine.renew("second", (TOPIC,))
+    assert output.send == ()
+    assert output.happenings == (TokenDue(),)
+    assert len(session.machine.renew("third", (OTHER, TOPIC)).send) == 1
+
+
 def test_resume_after_the_cursor_on_the_next_connection() -> None:
     """What was delivered is not sent again."""
     session = Session(log_of(1, 3))
@@ -244,6 +269,16 @@ def test_a_draining_node_hands_out_the_return_time(closes_first: bool) -> None:
     assert session.machine.next_wakeup_s() == NOW_S + 2
     assert session.machine.tick(NOW_S + 2).close is not None
     assert session.machine.disconnected(1000, NOW_S + 2) == Reconnect(0.0, "draining")
+
+
+def test_whose_turn_comes_after_the_end_of_the_node_waits_for_it() -> None:
+    """We leave with the node, and connect elsewhere when the others expect us, not when it left."""
+    session = Session(log_of(1))
+    session.machine.follow(TOPIC, "beginning")
+    session.connect()
+    session.tell(GoAway(50_000, 24_000))
+    assert session.machine.tick(NOW_S + 24).close is not None
+    assert session.machine.disconnected(1000, NOW_S + 24) == Reconnect(26.0, "draining")
 
 
 def test_our_own_close_is_not_read_as_the_servers() -> None:

@@ -22,6 +22,8 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from khala_client.core.advice import NextStep, advise_code
 from khala_client.core.apply import Applied, ApplyRule, Duplicate, Gap
 from khala_client.core.backoff import Backoff, Rng
@@ -82,6 +84,22 @@ _FLOWING: Final = frozenset({FollowState.REPLAYING, FollowState.LIVE})
 _BETWEEN: Final = frozenset({FollowState.ASKED, FollowState.LEAVING, FollowState.ENDED})
 
 
+@attrs.define
+class _Behind:
+    """What heartbeats have shown since we stand at ``seq``, below the head.
+
+    Attributes:
+        frames_first: Messages with frames of any topic that had come at the first of them.
+        at_s: When the last one came that counts.
+        frames_seen: And the messages until then.
+    """
+
+    seq: int
+    frames_first: int
+    at_s: float
+    frames_seen: int
+
+
 class TopicFollow:
     """Follows one topic from ``after`` until it is left or ended."""
 
@@ -106,8 +124,8 @@ class TopicFollow:
         # Position and chain that replay_complete will be about, remembered when we pass it.
         self._through_seq = 0
         self._through_chain: bytes | None = None
-        # Our seq when a heartbeat last showed a head beyond it; the same again is a lost tail.
-        self._behind_at_seq: int | None = None
+        # Since a heartbeat showed a head beyond us; None if none has.
+        self._behind: _Behind | None = None
 
     @property
     def cursor(self) -> Cursor | None:
@@ -115,6 +133,11 @@ class TopicFollow:
         if self.rule is not None:
             return Cursor(self.topic, Seq(self.rule.seq), self._lineage, self.rule.chain)
         return self._after if isinstance(self._after, Cursor) else None
+
+    @property
+    def is_at_node(self) -> bool:
+        """True if the node has our subscription, or is about to, and it is wanted."""
+        return not self.is_unwanted and (self.state is FollowState.ASKED or self.state in _FLOWING)
 
     @property
     def is_askable(self) -> bool:
@@ -153,7 +176,7 @@ class TopicFollow:
             self.state = FollowState.DETACHED
         self._gaps_here = 0
         self._is_unsubscribe_due = False
-        self._behind_at_seq = None
+        self._behind = None
         self._through_chain = None
 
     def end(self, error: KhalaError) -> tuple[Happening, ...]:
@@ -195,7 +218,7 @@ class TopicFollow:
         if self.rule is None:
             self.rule = ApplyRule(self.topic, seq=message.start_seq, chain=message.chain_at_start)
         self._backoff = Backoff()
-        self._through_seq, self._through_chain, self._behind_at_seq = message.head_seq, None, None
+        self._through_seq, self._through_chain, self._behind = message.head_seq, None, None
         cursor = Cursor(self.topic, Seq(self.rule.seq), self._lineage, self.rule.chain)
         started = Replaying(cursor, message.head_seq)
         if message.mode is SubscriptionMode.LIVE:
@@ -265,20 +288,35 @@ class TopicFollow:
         self.state = FollowState.LIVE
         return (Live(self.topic, self.rule.seq, self.rule.chain),)
 
-    def note_heartbeat(self, message: TopicHeartbeat) -> tuple[Happening, ...]:
-        """Compare at equal seq; find a lost tail. Never moves the cursor."""
+    def note_heartbeat(
+        self, message: TopicHeartbeat, *, now_s: float, frames_seen: int, settle_s: float, turns: int
+    ) -> tuple[Happening, ...]:
+        """Compare at equal seq; find a lost tail. Never moves the cursor.
+
+        Args:
+            message: What the node says of this topic.
+            now_s: When it came.
+            frames_seen: Messages with frames of any topic that have come so far.
+            settle_s: Two heartbeats closer together than that were brought together by a slow path.
+            turns: After so many messages of other topics it would have been ours.
+        """
         if self.state not in _FLOWING or self.rule is None:
             return ()
         if message.head_seq == self.rule.seq and message.chain != self.rule.chain:
             return self._end_mismatch(message.head_seq, self._lineage)
         seen = HeadSeen(self.topic, message.head_seq, message.headroom_frames, message.headroom_ms)
         if self.state is FollowState.LIVE and message.head_seq > self.rule.seq:
-            # The control lane overtakes frames, so one heartbeat beyond our seq says nothing. Two
-            # of them without a single frame in between: the tail got lost and nothing followed it.
-            if self._behind_at_seq == self.rule.seq:
-                self._behind_at_seq = None
-                return (seen, *self._resume_after_gap(Gap(self.rule.seq + 1, message.head_seq + 1)))
-            self._behind_at_seq = self.rule.seq
+            # The control lane overtakes frames, so one heartbeat beyond our seq says nothing, nor do two that
+            # a slow path has brought together, or between frames of other topics. Lost is what did not come
+            # although nothing else did, or so much that it was our turn.
+            behind = self._behind
+            if behind is None or behind.seq != self.rule.seq:
+                self._behind = _Behind(self.rule.seq, frames_seen, now_s, frames_seen)
+            elif now_s - behind.at_s >= settle_s:
+                if frames_seen == behind.frames_seen or frames_seen - behind.frames_first >= turns:
+                    self._behind = None
+                    return (seen, *self._resume_after_gap(Gap(self.rule.seq + 1, message.head_seq + 1)))
+                behind.at_s, behind.frames_seen = now_s, frames_seen
         return (seen,)
 
     def note_lagging(self, message: Lagging) -> tuple[Happening, ...]:
@@ -292,7 +330,7 @@ class TopicFollow:
             return ()
         was_flowing = self.state in _FLOWING
         self.state = FollowState.DETACHED
-        self._behind_at_seq = None
+        self._behind = None
         if message.reason is UnsubscribedReason.FORBIDDEN:
             return self.end(Forbidden("forbidden", topic=self.topic))
         if was_flowing and message.reason is UnsubscribedReason.SLOW_CONSUMER:

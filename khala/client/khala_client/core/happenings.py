@@ -51,7 +51,7 @@ class TokenDue:
 
 @attrs.frozen
 class LeaveAsked:
-    """The node drains: the machine closes in ``reconnect_after_ms`` and then reconnects."""
+    """The node leaves: the machine closes when it is told, and connects again in ``reconnect_after_ms``."""
 
     reconnect_after_ms: int
 

@@ -11,7 +11,8 @@ Deadlines are swept by ``tick``; ``next_wakeup_s`` says when it has something to
     dead_at_s            nothing received for dead_after_ms              -> close
     heartbeat_at_s       ours are due every heartbeat_interval_ms        -> heartbeat and ping
     renew_at_s           2/3 of the token's life, earlier by the jitter  -> TokenDue, once per token
-    leave_at_s           the node drains and told us when to go          -> close, then reconnect
+    leave_at_s           the node leaves: our turn, or its own end        -> close, reconnect at return_at_s
+
 The process clock is monotonic; the server's wall clock is only compared with itself.
 """
 
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from khala_client.core.backoff import RETRY_AFTER_MAX_S
 from khala_client.core.happenings import (
     CloseRequest,
     Happening,
@@ -131,10 +133,17 @@ class ClientProtocol:
         self.renew_at_s: float | None = None
         self.token_ends_s: float | None = None
         self.leave_at_s: float | None = None
+        # When we may connect again. Invariant: leave_at_s <= return_at_s, and both or none are None.
+        self.return_at_s: float | None = None
         self._heartbeat_interval_s = self._limits.heartbeat_interval_s
         self._dead_after_s = self._limits.dead_after_s
         # Server wall clock minus our monotonic clock, in milliseconds; set by welcome.
         self._server_offset_ms = 0.0
+
+    @property
+    def heartbeat_interval_s(self) -> float:
+        """Time between two heartbeats, as the welcome names it."""
+        return self._heartbeat_interval_s
 
     def open(self, token: str, now_s: float) -> bytes:
         """Return the hello. The token opens exactly this one connection."""
@@ -204,11 +213,7 @@ class ClientProtocol:
             case Renewed():
                 self._set_token_end(message.token_expires_at_ms, now_s)
             case GoAway():
-                leave_in_ms = min(
-                    message.reconnect_after_ms, message.deadline_ms or message.reconnect_after_ms
-                )
-                self.leave_at_s = now_s + leave_in_ms / 1000
-                return (LeaveAsked(leave_in_ms),)
+                return (self._note_go_away(message, now_s),)
             case ErrorMessage() if not message.topic:
                 self.last_error = message
                 return (ServerRefused(message),)
@@ -217,6 +222,12 @@ class ClientProtocol:
             case _:
                 pass
         return ()
+
+    def _note_go_away(self, message: GoAway, now_s: float) -> LeaveAsked:
+        return_in_s = min(message.reconnect_after_ms / 1000, RETRY_AFTER_MAX_S)
+        leave_in_s = min(return_in_s, message.deadline_ms / 1000) if message.deadline_ms else return_in_s
+        self.leave_at_s, self.return_at_s = now_s + leave_in_s, now_s + return_in_s
+        return LeaveAsked(round(return_in_s * 1000))
 
     def _note_welcome(self, welcome: Welcome, now_s: float) -> tuple[Happening, ...]:
         if welcome.protocol not in range(PROTOCOL_RANGE.min, PROTOCOL_RANGE.max + 1):

@@ -53,6 +53,9 @@ __all__ = ["FOLLOWS_MAX", "Reconnect", "Stop", "SyncMachine"]
 FOLLOWS_MAX: Final = 256
 # What a subscribe may name if the welcome does not say.
 _TOPICS_PER_MESSAGE: Final = 64
+# In so many rounds a node has sent something of every topic that has frames: its largest frame has 16 times
+# the bytes of one turn.
+_TURNS: Final = 20
 _Item = TypeVar("_Item")
 
 
@@ -94,6 +97,8 @@ class SyncMachine:
         self._is_token_awaited = False
         self._was_fresh_authority_refused = False
         self._is_closed_by_us = False
+        # Messages with frames, of any topic and connection.
+        self._frames_seen = 0
 
     # -- what is followed -------------------------------------------------------------------
 
@@ -187,6 +192,7 @@ class SyncMachine:
     def _dispatch(self, message: ServerMessage, now_s: float) -> tuple[Happening, ...]:
         match message:
             case FramesMessage():
+                self._frames_seen += 1
                 # No frames: a control message of a newer node, which this build does not know.
                 return (
                     self._follow_named(message.frames[0].topic).note_frames(message.frames)
@@ -203,7 +209,13 @@ class SyncMachine:
                     each
                     for follow, beat in beats
                     if follow is not None
-                    for each in follow.note_heartbeat(beat)
+                    for each in follow.note_heartbeat(
+                        beat,
+                        now_s=now_s,
+                        frames_seen=self._frames_seen,
+                        settle_s=self._open_protocol().heartbeat_interval_s / 2,
+                        turns=_TURNS * (1 + len(self._follows)),
+                    )
                 )
             case Unsubscribed() | StaleCursor() | Lagging() | ErrorMessage():
                 # Both sides may end a subscription at once: what comes about one that is gone here
@@ -266,7 +278,12 @@ class SyncMachine:
         self._is_token_awaited = False
         if not self.is_open:
             return Output()  # the connection ended while the token was minted; the next mints its own
-        self._presented = frozenset(topics)
+        minted = frozenset(topics)
+        if any(follow.is_at_node and follow.topic not in minted for follow in self._follows.values()):
+            # Subscribed under the grant before, while this token was minted: it would take the topic away.
+            self._is_token_awaited = True
+            return Output(happenings=(TokenDue(),))
+        self._presented = minted
         return Output(send=(self._open_protocol().renew(token),))
 
     def renew_failed(self, error: KhalaError, now_s: float) -> Output:
@@ -299,15 +316,16 @@ class SyncMachine:
         protocol, self._protocol = self._protocol, None
         error = protocol.last_error if protocol is not None else None
         was_ours, self._is_closed_by_us = self._is_closed_by_us, False
-        leave_at_s = protocol.leave_at_s if protocol is not None else None
+        return_at_s = protocol.return_at_s if protocol is not None else None
         if protocol is not None:
             protocol.close()
         self._detach_all()
         self._backoff.end(now_s)
         if self._backoff.failures == 0:
             self._was_fresh_authority_refused = False
-        if leave_at_s is not None:
-            return Reconnect(max(0.0, leave_at_s - now_s), "draining")
+        if return_at_s is not None:
+            # However it ended, and whatever the node said last: the others expect us then. No failure of ours.
+            return Reconnect(max(0.0, return_at_s - now_s), "draining")
         if was_ours:
             # The peer's close frame only echoes our code; why we closed is what counts.
             return self._decide(Advised("unavailable", NextStep.RESUME), None)
@@ -390,7 +408,9 @@ class SyncMachine:
             return Output(happenings=happenings)
         leaving = [follow.topic for follow in self._follows.values() if follow.take_unsubscribe()]
         askable = [follow for follow in self._follows.values() if follow.is_askable]
-        asked = [follow.ask() for follow in askable if follow.topic in self._granted]
+        # Race: a subscribe behind our renew is judged by the new grants, also before ``renewed`` has come.
+        granted = self._granted if self._presented is None else self._granted & self._presented
+        asked = [follow.ask() for follow in askable if follow.topic in granted]
         if len(asked) < len(askable) and not self._is_token_awaited and self._presented is None:
             self._is_token_awaited = True
             happenings += (TokenDue(),)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 import anyio
 import trio
 
-from khala_client.trio.websocket import connect_sync_socket
+from khala_client.trio.websocket import connect_sync_socket, open_stream
 
 if TYPE_CHECKING:
     import ssl
@@ -17,12 +17,17 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from khala_client.ring.ports import SyncSocket
+    from khala_client.trio.websocket import StreamOpener
 
 __all__ = ["TrioLoop"]
 
 
 class TrioLoop:
     """See EventLoop."""
+
+    def __init__(self, *, opener: StreamOpener = open_stream) -> None:
+        """Connect through streams that ``opener`` opens."""
+        self._opener = opener
 
     @asynccontextmanager
     async def hold_tasks(self) -> AsyncIterator[TaskGroup]:
@@ -71,7 +76,7 @@ class TrioLoop:
 
     async def connect(self, tasks: TaskGroup, url: str, *, ssl_context: ssl.SSLContext | None) -> SyncSocket:
         """See EventLoop.connect."""
-        return await connect_sync_socket(tasks, url, ssl_context=ssl_context)
+        return await connect_sync_socket(tasks, url, ssl_context=ssl_context, opener=self._opener)
 
 
 def _raise_unchanged(error: BaseException) -> NoReturn:

@@ -9,6 +9,7 @@ was the first to go, and waits for ever for an upgrade whose connection has ende
 from __future__ import annotations
 
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -29,7 +30,10 @@ from khala_client.version import USER_AGENT
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-__all__ = ["TrioSocket", "connect_sync_socket"]
+__all__ = ["StreamOpener", "TrioSocket", "connect_sync_socket", "open_stream"]
+
+# Opens the byte stream to a URL; raises OSError.
+StreamOpener = Callable[[str, "ssl.SSLContext | None"], Awaitable[trio.abc.Stream]]
 
 # One read of the socket; the library's 4 KiB costs sixteen reads for one chunk of frames.
 RECEIVE_BYTES: Final = 64 * 1024
@@ -149,38 +153,12 @@ class TrioSocket:
         return int(closed.code)
 
 
-async def connect_sync_socket(
-    tasks: TaskGroup, url: str, *, ssl_context: ssl.SSLContext | None = None
-) -> TrioSocket:
-    """See EventLoop.connect."""
-    pumps = _Pumps()
-    # Not ``tasks.start``: cancelled in there, it would wait for what is shielded.
-    tasks.start_soon(pumps.run)
-    try:
-        await pumps.opened.wait()
-        return await _connect(pumps, url, ssl_context)
-    except BaseException:
-        pumps.stop()
-        raise
+async def open_stream(url: str, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
+    """Open the stream below a WebSocket: TCP, and TLS for ``wss``.
 
-
-async def _connect(pumps: _Pumps, url: str, ssl_context: ssl.SSLContext | None) -> TrioSocket:
-    try:
-        with trio.fail_after(CONNECT_TIMEOUT_S):
-            stream = _WatchedStream(await _open_stream(url, ssl_context))
-            try:
-                return TrioSocket(await _upgrade(pumps, stream, url), stream, pumps)
-            except BaseException:
-                await trio.aclose_forcefully(stream)
-                raise
-    except trio.TooSlowError as error:
-        raise Unavailable("the node did not answer in time") from error
-    except (OSError, trio.BrokenResourceError) as error:
-        # ssl.SSLError is an OSError, a certificate that is not trusted is one.
-        raise Unavailable(f"{type(error).__name__} while connecting to the node") from error
-
-
-async def _open_stream(url: str, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
+    Raises:
+        OSError: no answer, or a certificate that is not trusted.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "ws":
@@ -196,6 +174,43 @@ async def _open_stream(url: str, ssl_context: ssl.SSLContext | None) -> trio.abc
         await trio.aclose_forcefully(stream)
         raise
     return stream
+
+
+async def connect_sync_socket(
+    tasks: TaskGroup,
+    url: str,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    opener: StreamOpener = open_stream,
+) -> TrioSocket:
+    """See EventLoop.connect; ``opener`` opens the stream below."""
+    pumps = _Pumps()
+    # Not ``tasks.start``: cancelled in there, it would wait for what is shielded.
+    tasks.start_soon(pumps.run)
+    try:
+        await pumps.opened.wait()
+        return await _connect(pumps, url, ssl_context, opener)
+    except BaseException:
+        pumps.stop()
+        raise
+
+
+async def _connect(
+    pumps: _Pumps, url: str, ssl_context: ssl.SSLContext | None, opener: StreamOpener
+) -> TrioSocket:
+    try:
+        with trio.fail_after(CONNECT_TIMEOUT_S):
+            stream = _WatchedStream(await opener(url, ssl_context))
+            try:
+                return TrioSocket(await _upgrade(pumps, stream, url), stream, pumps)
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+    except trio.TooSlowError as error:
+        raise Unavailable("the node did not answer in time") from error
+    except (OSError, trio.BrokenResourceError) as error:
+        # ssl.SSLError is an OSError, a certificate that is not trusted is one.
+        raise Unavailable(f"{type(error).__name__} while connecting to the node") from error
 
 
 async def _upgrade(pumps: _Pumps, stream: _WatchedStream, url: str) -> WebSocketConnection:

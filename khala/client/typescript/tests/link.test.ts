@@ -453,6 +453,22 @@ describe("reconnecting", () => {
     assert.equal(world.sockets.length, 2);
   });
 
+  test("go_away: whose turn comes after the node's end leaves with it, and stays away until its turn", async () => {
+    const log = logOf(1);
+    const world = new World(log);
+    const [follower] = await following(world);
+    await world.say(control({ go_away: { reconnect_after_ms: 9_000, deadline_ms: 4_000, ticket: "" } }));
+    await world.advance(4_000);
+    assert.equal(world.sockets[0]!.closedWith, 1000);
+    await world.advance(4_999);
+    assert.equal(world.sockets.length, 1);
+    await world.advance(1);
+    assert.equal(world.sockets.length, 2);
+    log.append(1);
+    await world.publish();
+    follower.assertFollows(log);
+  });
+
   test("a node that does not answer our close is left after a second", async () => {
     const log = logOf(1);
     const world = new World(log);

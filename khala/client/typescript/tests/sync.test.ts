@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Output } from "../src/core/happenings.ts";
-import { FOLLOWS_MAX, SyncMachine } from "../src/core/sync.ts";
+import { type Decision, FOLLOWS_MAX, SyncMachine } from "../src/core/sync.ts";
+import { Unavailable } from "../src/errors.ts";
 import { startBytes } from "../src/core/links.ts";
 import { LogModel, NodeModel, sealNow, sha256, topicNumber } from "./node_model.ts";
 
@@ -99,4 +100,53 @@ test("a paused topic is left, and resumed after its cursor", () => {
   session.perform(session.machine.resume(TOPIC));
   session.deliver();
   assert.deepEqual(session.given, [1n, 2n, 3n, 4n, 5n]);
+});
+
+/** Cut 1,000 clients at 0 ms; `judge` says null (come in), 0 (nobody there) or when to return. Return the shares of seconds. */
+function secondsOfReturn(judge: (nowMs: number) => number | null, fromMs: number): number[] {
+  const due: [number, SyncMachine][] = [];
+  const decide = (nowMs: number, machine: SyncMachine, decision: Decision): void => {
+    assert.ok(decision.type === "reconnect");
+    due.push([nowMs + decision.delayMs, machine]);
+  };
+  for (let number = 1; number <= 1_000; number += 1) {
+    let state = number;
+    const random = (): number => (state = (state * 48_271) % 2_147_483_647) / 2_147_483_647;
+    const machine = new SyncMachine({ deviceId: "dev_00000001", clientBuildId: "0.1.0" }, random);
+    random();
+    decide(0, machine, machine.disconnected(null, 0));
+  }
+  const shares: number[] = [];
+  while (due.length > 0) {
+    due.sort(([one], [other]) => other - one);
+    const [nowMs, machine] = due.pop()!;
+    const retryAfterMs = judge(nowMs);
+    if (retryAfterMs === null) {
+      const second = Math.floor((nowMs - fromMs) / 1_000);
+      shares[second] = (shares[second] ?? 0) + 0.001;
+    } else {
+      decide(nowMs, machine, machine.connectFailed(new Unavailable("no", { retryAfterMs })));
+    }
+  }
+  return shares;
+}
+
+test("CL-02: 1,000 clients cut at once do not storm a node that was away", () => {
+  const shares = secondsOfReturn((nowMs) => (nowMs >= 30_000 ? null : 0), 30_000);
+  assert.ok(Math.max(...shares.filter(() => true)) <= 0.15);
+  assert.ok(shares.length <= 31);
+});
+
+test("CL-02: 1,000 clients that are told their turns come at them", () => {
+  let turnMs = 0;
+  const asked = new Set<number>();
+  const judge = (nowMs: number): number | null => {
+    if (asked.delete(Math.round(nowMs))) return null;
+    turnMs += 10;
+    asked.add(Math.round(nowMs + turnMs));
+    return turnMs;
+  };
+  const shares = secondsOfReturn(judge, 0);
+  assert.ok(Math.max(...shares.filter(() => true)) <= 0.15);
+  assert.ok(shares.length <= 12);
 });

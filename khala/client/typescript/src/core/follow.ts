@@ -108,6 +108,11 @@ export class TopicFollow {
     return this.state === "replaying" || this.state === "live";
   }
 
+  /** True if the node has our subscription, or is about to, and it is wanted. */
+  get isAtNode(): boolean {
+    return !this.isUnwanted && (this.state === "asked" || this.isFlowing);
+  }
+
   /** True if a subscribe should be sent now. */
   get isAskable(): boolean {
     return (

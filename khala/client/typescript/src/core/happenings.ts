@@ -105,7 +105,7 @@ export type Happening =
   | { readonly type: "welcomed"; readonly welcome: Welcome }
   /** Mint a token for all followed topics and hand it to `renew`. */
   | { readonly type: "token_due" }
-  /** The node drains: the machine closes in `reconnectAfterMs` and then reconnects. */
+  /** The node leaves: the machine closes when it is told, and connects again in `reconnectAfterMs`. */
   | { readonly type: "leave_asked"; readonly reconnectAfterMs: number }
   /** An error about the whole connection; its close follows. */
   | { readonly type: "server_refused"; readonly error: ErrorMessage };

@@ -12,7 +12,8 @@
  *     deadAtMs            nothing received for dead_after_ms              -> close
  *     heartbeatAtMs       ours are due every heartbeat_interval_ms        -> heartbeat
  *     renewAtMs           2/3 of the token's life, earlier by the jitter  -> token_due, once per token
- *     leaveAtMs           the node drains and told us when to go          -> close, then reconnect
+ *     leaveAtMs           the node leaves: our turn, or its own end       -> close, reconnect at returnAtMs
+ *
  * The clock is monotonic; the server's wall clock is only compared with itself. A browser answers pings
  * by itself and shows no pong, so a sign of life is a message.
  */
@@ -21,10 +22,11 @@ import { WireError } from "../wire/errors.ts";
 import {
   decodeServerMessageUntrusted,
   type ErrorMessage,
+  type GoAway,
   type ServerMessage,
   type Welcome,
 } from "../wire/server_messages.ts";
-import type { Random } from "./backoff.ts";
+import { type Random, RETRY_AFTER_MAX_MS } from "./backoff.ts";
 import { encodeClientMessage, helloOf, type Identity, PROTOCOL_RANGE } from "./client_messages.ts";
 import { type Happening, NOTHING, output, type Output } from "./happenings.ts";
 
@@ -67,6 +69,8 @@ export class ClientProtocol {
   heartbeatAtMs: number | null = null;
   renewAtMs: number | null = null;
   leaveAtMs: number | null = null;
+  /** When we may connect again; never before `leaveAtMs`. */
+  returnAtMs: number | null = null;
   private heartbeatIntervalMs = HEARTBEAT_INTERVAL_MS;
   private deadAfterMs = DEAD_AFTER_MS;
   // Server wall clock minus our monotonic clock; set by welcome.
@@ -138,12 +142,8 @@ export class ClientProtocol {
       case "renewed":
         this.setTokenEnd(message.tokenExpiresAtMs, nowMs);
         return [];
-      case "go_away": {
-        const { reconnectAfterMs, deadlineMs } = message;
-        const leaveInMs = Math.min(reconnectAfterMs, deadlineMs || reconnectAfterMs);
-        this.leaveAtMs = nowMs + leaveInMs;
-        return [{ type: "leave_asked", reconnectAfterMs: leaveInMs }];
-      }
+      case "go_away":
+        return [this.noteGoAway(message, nowMs)];
       case "error":
         return message.topic === "" ? this.noteRefusal(message) : [];
       case "heartbeat":
@@ -152,6 +152,13 @@ export class ClientProtocol {
       default:
         return [];
     }
+  }
+
+  private noteGoAway({ reconnectAfterMs, deadlineMs }: GoAway, nowMs: number): Happening {
+    const returnInMs = Math.min(reconnectAfterMs, RETRY_AFTER_MAX_MS);
+    this.returnAtMs = nowMs + returnInMs;
+    this.leaveAtMs = nowMs + Math.min(returnInMs, deadlineMs || returnInMs);
+    return { type: "leave_asked", reconnectAfterMs: returnInMs };
   }
 
   private noteRefusal(error: ErrorMessage): readonly Happening[] {

@@ -245,7 +245,13 @@ export class SyncMachine {
     this.isTokenAwaited = false;
     // The connection may have ended while the token was minted; the next one mints its own.
     if (!this.isOpen) return NOTHING;
-    this.presented = new Set(topics);
+    const minted = new Set(topics);
+    if ([...this.follows.values()].some((follow) => follow.isAtNode && !minted.has(follow.topic))) {
+      // Subscribed under the grant before, while this token was minted: it would take the topic away.
+      this.isTokenAwaited = true;
+      return output({ happenings: [{ type: "token_due" }] });
+    }
+    this.presented = minted;
     return output({ send: [this.openProtocol().renew(token)] });
   }
 
@@ -279,12 +285,13 @@ export class SyncMachine {
   disconnected(closeCode: number | null, nowMs: number): Decision {
     const protocol = this.protocol;
     const wasOurs = this.isClosedByUs;
-    const leaveAtMs = protocol?.leaveAtMs ?? null;
+    const returnAtMs = protocol?.returnAtMs ?? null;
     this.endConnection(nowMs);
     if (this.backoff.failures === 0) this.wasFreshAuthorityRefused = false;
-    if (leaveAtMs !== null) {
-      const leaveInMs = Math.max(0, leaveAtMs - nowMs);
-      return reconnect(leaveInMs, "draining", leaveInMs);
+    if (returnAtMs !== null) {
+      // However it ended, and whatever the node said last: the others expect us then. No failure of ours.
+      const returnInMs = Math.max(0, returnAtMs - nowMs);
+      return reconnect(returnInMs, "draining", returnInMs);
     }
     const error = protocol?.lastError ?? null;
     // The peer's close frame only echoes our code; why we closed is what counts.
@@ -362,7 +369,9 @@ export class SyncMachine {
     const follows = [...this.follows.values()];
     const leaving = follows.filter((follow) => follow.takeUnsubscribe()).map((follow) => follow.topic);
     const askable = follows.filter((follow) => follow.isAskable);
-    const asked = askable.filter((follow) => this.granted.has(follow.topic)).map((follow) => follow.ask());
+    // Race: a subscribe behind our renew is judged by the new grants, also before `renewed` has come.
+    const isGranted = (topic: string): boolean => this.granted.has(topic) && (this.presented?.has(topic) ?? true);
+    const asked = askable.filter((follow) => isGranted(follow.topic)).map((follow) => follow.ask());
     const all = [...happenings];
     if (asked.length < askable.length && !this.isTokenAwaited && this.presented === null) {
       this.isTokenAwaited = true;
