@@ -56,6 +56,7 @@ from runtime.adapters.http.application import make_runtime_app
 from runtime.adapters.limit_audit_http import HttpLimitAuditLog
 from runtime.adapters.memberships_http import HttpMembershipDirectory
 from runtime.adapters.metrics import RuntimeMetrics
+from runtime.adapters.node_metrics import NodeRegistryCollector
 from runtime.adapters.postgres.journal_store import MIGRATIONS, PostgresJournalStore
 from runtime.adapters.postgres.projection_store import PostgresProjectionStore
 from runtime.adapters.postgres.transfer_store import PostgresTransferStore
@@ -63,6 +64,7 @@ from runtime.adapters.principals_http import HttpPrincipalResolver
 from runtime.adapters.projection_metrics import PrometheusProjectionMetrics
 from runtime.adapters.readiness import make_ready_checks
 from runtime.core.limits import VIOLATIONS
+from runtime.core.node_registry import NodeRegistry
 from runtime.core.rate_limit import RateLimiter, rates_of
 from runtime.core.relayed_records import RelayedRecords
 
@@ -228,6 +230,7 @@ class _Parts:
     transfers: PostgresTransferStore
     relayed: RelayedRecords
     limit_audit: LimitAudit
+    nodes: NodeRegistry
 
 
 def _make_parts(
@@ -283,8 +286,10 @@ def _make_parts(
         transfers,
         relayed,
         LimitAudit(HttpLimitAuditLog(control, "runtime"), clock=clock, ids=ids),
+        NodeRegistry(),
     )
     metrics.watch_queues(appender, relay)
+    registry.register(NodeRegistryCollector(parts.nodes))
     reasons = {name: reason.name for name, reason in VIOLATIONS.items()}
     registry.register(LimitCollector("runtime", config.limits, parts.limit_audit.violations, reasons))
     return parts
@@ -332,6 +337,9 @@ def _make_app(
         metrics=parts.registry,
         edge=config.edge,
         limit_audit=parts.limit_audit,
+        nodes=ServiceCredentials({} if config.node_credential is None else {"node": config.node_credential}),
+        registry=parts.nodes,
+        clock=clock,
         ready_checks=make_ready_checks(
             pool=parts.pool,
             store=parts.store,

@@ -1,27 +1,23 @@
-"""Commands for real deployments: the three services and the migration job.
+"""The migration job, and what a configuration file may hold for all services: what knows the three of them.
 
-``khala up --split`` runs the same three as its child processes. What a service process does with signals,
-standard input and exit statuses: `khala_service.service_process`.
+Each service is a command in a module of its own (control_service.py, runtime_service.py, node_service.py),
+so that its process loads no other.
 """
 
 import os
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import attrs
 import click
 import trio
 from rich.text import Text
 
-from control.__main__ import serve as serve_control_process
 from control.app import ControlConfig
 from control.app import migrate as migrate_control
-from fanout_drivers.opening import SECTION as FANOUT_SECTION
-from fanout_drivers.opening import DriverContext, FanoutConfig, find_driver, open_driver
-from khala.app import SECTION as NODE_SECTION
-from khala.app import NodeConfig, NodeEndpoints, serve_node
+from fanout_drivers.opening import FanoutConfig, find_driver
+from khala.app import NodeConfig
 from khala.cli.failures import EXIT_REFUSED, CommandFailed
 from khala.cli.terminal import Terminal, json_option, open_terminal
 from khala_service.adapters.asyncio_bridge import open_asyncio_loop
@@ -34,24 +30,18 @@ from khala_service.adapters.postgres_migrations import (
 from khala_service.config import ConfigRefused, ConfigSections, Secret, described, load_config
 from khala_service.database_roles import foreign_role_error
 from khala_service.errors import Unavailable
-from khala_service.service_process import LoggingConfig, Serve, run_service, service_environ
-from runtime.__main__ import serve as serve_runtime_process
+from khala_service.service_process import LoggingConfig
 from runtime.app import RuntimeConfig
 from runtime.app import migrate as migrate_runtime
 
 __all__ = [
     "SERVICE_SECTIONS",
     "MigrateSettings",
-    "control_command",
     "judge_section",
     "migrate_command",
     "migrate_plane",
-    "node_command",
-    "runtime_command",
-    "serve_node_process",
 ]
 
-F = TypeVar("F", bound=Callable[..., object])
 SECTION: Final = "migrate"
 MIGRATIONS: Final = {"control": migrate_control, "runtime": migrate_runtime}
 
@@ -93,86 +83,6 @@ def judge_section(sections: ConfigSections, section: str) -> None:
                     sections.add_error(error)
         case _:
             pass  # refused already, or nothing that the class itself does not know
-
-
-def service_options(command: F) -> F:
-    """Add ``--config`` and ``--until-stdin-closes``, which every service has."""
-    config = click.option(
-        "--config",
-        "config_file",
-        type=click.Path(path_type=Path, dir_okay=False),
-        default=None,
-        envvar="KHALA_CONFIG",
-        help="TOML file; KHALA_* variables win over it.",
-    )
-    leash = click.option(
-        "--until-stdin-closes", "is_leashed", is_flag=True, help="End, too, when standard input does."
-    )
-    return config(leash(command))
-
-
-@click.command("control")
-@service_options
-def control_command(config_file: Path | None, *, is_leashed: bool) -> int:
-    """Run control: identities, sessions, sync tokens. Sections [control] and [fanout]."""
-    return serve_control_process(config_file, is_leashed)
-
-
-@click.command("runtime")
-@service_options
-def runtime_command(config_file: Path | None, *, is_leashed: bool) -> int:
-    """Run the runtime: runs, event log, journal. Sections [runtime] and [fanout]."""
-    return serve_runtime_process(config_file, is_leashed)
-
-
-@click.command("node")
-@service_options
-def node_command(config_file: Path | None, *, is_leashed: bool) -> int:
-    """Run a node: live delivery and replay. Sections [node] and [fanout]."""
-    return serve_node_process(config_file, is_leashed)
-
-
-def serve_node_process(config_file: Path | None, is_leashed: bool) -> int:
-    """Run a node until it is asked to end; return the exit status."""
-
-    def read() -> tuple[LoggingConfig, NodeConfig, FanoutConfig]:
-        sections = ConfigSections(config_file, service_environ())
-        logging = sections.find(LoggingConfig, "logging")
-        config = sections.find(NodeConfig, NODE_SECTION)
-        fanout = sections.find(FanoutConfig, FANOUT_SECTION)
-        if config is not None:
-            sections.add_error(foreign_role_error(NODE_SECTION, config.database_dsn, "khala_reader"))
-        sections.refuse_errors()
-        assert logging is not None
-        assert config is not None
-        assert fanout is not None
-        return logging, config, fanout
-
-    def prepare() -> tuple[LoggingConfig, Serve[NodeEndpoints]]:
-        logging, config, fanout = read()
-        return logging, partial(_serve_node_apart, config, fanout, lambda: read()[1])
-
-    return run_service(
-        "node",
-        prepare,
-        ports_of=lambda started: (started.port, started.admin_port),
-        is_leashed=is_leashed,
-    )
-
-
-async def _serve_node_apart(
-    config: NodeConfig,
-    fanout: FanoutConfig,
-    reread: Callable[[], NodeConfig],
-    *,
-    drain: trio.Event,
-    task_status: trio.TaskStatus[NodeEndpoints],
-) -> None:
-    context = DriverContext(
-        config=fanout, database_dsn=config.database_dsn, component="node", mode=config.mode
-    )
-    async with open_driver(context, is_one_process=False) as driver:
-        await serve_node(config, driver=driver, drain=drain, reread=reread, task_status=task_status)
 
 
 async def migrate_plane(name: str, owner_dsn: Secret | str) -> MigrationReport:

@@ -7,7 +7,7 @@ deployment: three database roles with pools of their own, credentials of their o
 driver. Everything listens on 127.0.0.1.
 
 Ctrl-C: clients leave within ``DRAIN_S``, then services, then PostgreSQL; within 5 s nothing is left.
-A second Ctrl-C skips the waiting. kill -9 loses nothing that was acknowledged; the next start ends
+A second Ctrl-C skips the waiting: within 2 s, with status 1. kill -9 loses nothing that was acknowledged; the next start ends
 what it left behind.
 """
 
@@ -29,6 +29,7 @@ from khala.adapters.embedded_postgres import EmbeddedPostgresFailed, PostgresSer
 from khala.adapters.embedded_postgres_directory import hold_data_dir, make_data_dir
 from khala.adapters.embedded_postgres_roles import bootstrap_roles
 from khala.app import NodeConfig, serve_node
+from khala.cli.failures import EXIT_FAILED
 from khala.cli.first_run import refuse_bad_machine
 from khala.cli.log_file import BoundedLog
 from khala.cli.services import migrate_plane
@@ -85,6 +86,7 @@ C = TypeVar("C")
 )
 @click.option("--split", is_flag=True, default=None, help="Every service in a process of its own, watched.")
 @click.option("--nodes", type=int, default=None, help="How many nodes, with --split.  [default: 1]")
+@click.option("--shared-port", is_flag=True, default=None, help="All nodes on one port, with --split.")
 @click.option("--nats", is_flag=True, default=None, help="With a NATS server as the broker, with --split.")
 @click.option(
     "--config",
@@ -100,13 +102,14 @@ def up_command(
     ready_file: Path | None,
     split: bool | None,
     nodes: int | None,
+    shared_port: bool | None,
     nats: bool | None,
     config_file: Path | None,
-) -> None:
+) -> int:
     """Start the whole system here, with a real PostgreSQL inside; Ctrl-C stops it."""
     given = {
         "data_dir": data_dir, "port_base": port_base, "ready_file": ready_file,
-        "split": split, "nodes": nodes, "nats": nats,
+        "split": split, "nodes": nodes, "shared_port": shared_port, "nats": nats,
     }  # fmt: skip
     settings, driver = judge(config_file, {name: value for name, value in given.items() if value is not None})
     report = UpReport(open_terminal(is_json=False))
@@ -128,6 +131,7 @@ def up_command(
         else:
             trio.run(Up(life, config_file, driver).run)
     report.stopped()
+    return EXIT_FAILED if life.is_hurried else 0
 
 
 def judge(
@@ -150,12 +154,13 @@ def judge(
     sections.find(LoggingConfig, "logging")
     with TemporaryDirectory() as folder:
         parts = UpSecrets.read_or_make(Path(folder), has_nats=trial.nats)
-        values = UpValues(UpPorts(trial.port_base or PORT_BASE, trial.nodes, trial.nats), parts, user)
+        ports = UpPorts(trial.port_base or PORT_BASE, trial.nodes, trial.nats, trial.shared_port)
+        values = UpValues(ports, parts, user)
         database = {"database_dsn": Secret("postgresql://trial")}
         sections.find(ControlConfig, "control", overrides=values.control() | database)
         sections.find(RuntimeConfig, "runtime", overrides=values.runtime() | database)
         sections.find(NodeConfig, "node", overrides=values.node() | database)
-        sections.find(FanoutConfig, "fanout", overrides=values.fanout(driver))
+        sections.find(FanoutConfig, "fanout", overrides=values.fanout(driver, "runtime"))
     for section in ("control", "runtime", "node"):
         if user.find(section, "mode") == "production":
             sections.add_error(
@@ -169,7 +174,8 @@ def judge(
 
 def _decide_driver(settings: UpSettings, user: UserConfig, sections: ConfigSections) -> str:
     named = user.find("fanout", "driver")
-    if settings.nats and named not in (None, "nats"):
+    # faulty goes around another driver, which may well be the broker of our own.
+    if settings.nats and named not in (None, "nats", "faulty"):
         sections.add_error(f"up.nats: fanout.driver is {named}; give one of the two")
     if settings.split and named == "memory":
         sections.add_error(
@@ -224,7 +230,7 @@ class Up:
         control = self._load(ControlConfig, "control", values.control(), dsns["khala_control"])
         runtime = self._load(RuntimeConfig, "runtime", values.runtime(), dsns["khala_runtime"])
         node = self._load(NodeConfig, "node", values.node(), dsns["khala_reader"])
-        fanout = self._load(FanoutConfig, "fanout", values.fanout(self._driver))
+        fanout = self._load(FanoutConfig, "fanout", values.fanout(self._driver, "runtime"))
         async with trio.open_nursery() as watching, AsyncExitStack() as drivers:
             watching.start_soon(_fail_when_ended, server)
             hinting, publishing, subscribing = await _open_drivers(drivers, fanout, control, runtime, node)
@@ -234,7 +240,7 @@ class Up:
                 async with trio.open_nursery() as nodes:
                     await nodes.start(partial(serve_node, node, driver=subscribing, drain=stop_node))
                     # Outlives what is behind it: clients of a draining node are told so through here.
-                    await watching.start(serve_origin, values.ports)
+                    await watching.start(serve_origin, values.ports, self._life.stop)
                     await self._life.announce(values)
                     await self._life.stop.wait()
                     self._report.stopping()

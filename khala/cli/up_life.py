@@ -40,12 +40,14 @@ class UpLife:
 
     Attributes:
         stop: Set when somebody asked for the end.
+        is_hurried: Whether somebody asked again, so that nothing was waited for.
     """
 
     def __init__(self, settings: UpSettings, report: UpReport) -> None:
         self.settings = settings
         self.report = report
         self.stop = trio.Event()
+        self.is_hurried = False
         self._record = own_record(version=VERSION, now_s=SystemClock().now())
         self._is_ready = False
 
@@ -77,7 +79,12 @@ class UpLife:
                 partial(end_orphans, left, services_wait_s=ORPHANS_WAIT_S), abandon_on_cancel=True
             )
         settings = self.settings
-        ports = choose_ports(settings.port_base, nodes=settings.nodes, has_nats=settings.nats)
+        ports = choose_ports(
+            settings.port_base,
+            nodes=settings.nodes,
+            has_nats=settings.nats,
+            is_shared=settings.shared_port,
+        )
         return UpValues(ports, UpSecrets.read_or_make(self.data_dir, has_nats=settings.nats))
 
     async def announce(self, values: UpValues) -> None:
@@ -118,6 +125,7 @@ class UpLife:
         """Turn the first signal into ``stop``, a second one (or one before it is ready) into the end."""
         with trio.open_signal_receiver(*taken_signals()) as signals:
             async for _ in signals:
-                if self.stop.is_set() or not self._is_ready:
+                self.is_hurried = self.stop.is_set()
+                if self.is_hurried or not self._is_ready:
                     root.cancel()
                 self.stop.set()

@@ -27,9 +27,11 @@ _log = get_logger(__name__)
 
 
 async def serve_origin(
-    ports: UpPorts, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ports: UpPorts, leaving: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serve the one origin for ever; started once it listens. A crash ends its connections and nothing else.
+
+    It says that it is not ready from the moment at which ``leaving`` is set.
 
     Raises:
         OSError: The port was taken since it was chosen.
@@ -38,7 +40,8 @@ async def serve_origin(
     table = origin_routes(
         control=ports.control,
         runtime=ports.runtime,
-        nodes=[ports.node(number) for number in range(1, ports.nodes + 1)],
+        # Each once: where nodes share a port, the kernel takes turns.
+        nodes=list(dict.fromkeys(ports.node(number) for number in range(1, ports.nodes + 1))),
     )
     _make_room()
     # The first time outside the supervised task, which would try a taken port for ever.
@@ -46,7 +49,7 @@ async def serve_origin(
 
     async def serve_once(*, task_status: trio.TaskStatus[None]) -> None:
         listeners = opened.pop() if opened else await trio.open_tcp_listeners(ports.origin, host=HOST)
-        await OneOrigin(table).serve(listeners, task_status=task_status)
+        await OneOrigin(table, leaving=leaving).serve(listeners, task_status=task_status)
 
     await supervise("origin", serve_once, restarted=_note_restart, task_status=task_status)
 

@@ -25,11 +25,13 @@ class UpPorts:
         base: The first number: the one origin of all services.
         nodes: How many nodes there are.
         has_nats: Whether a NATS server takes one, too.
+        is_shared: Whether all nodes listen on the first one's port.
     """
 
     base: int
     nodes: int = 1
     has_nats: bool = False
+    is_shared: bool = False
 
     @property
     def origin(self) -> int:
@@ -48,7 +50,7 @@ class UpPorts:
 
     def node(self, number: int = 1) -> int:
         """Port of a node's WebSocket listener; nodes count from 1."""
-        return self.base + 1 + 2 * number
+        return self.base + 1 + 2 * (1 if self.is_shared else number)
 
     def admin(self, number: int = 1) -> int:
         """Port of a node's health and metrics."""
@@ -69,34 +71,37 @@ class UpPorts:
         used = {"origin": self.origin, "control": self.control, "runtime": self.runtime}
         for number in range(1, self.nodes + 1):
             suffix = "" if self.nodes == 1 else f"-{number}"
+            if self.is_shared and number > 1:
+                used |= {f"admin{suffix}": self.admin(number)}
+                continue
             used |= {f"node{suffix}": self.node(number), f"admin{suffix}": self.admin(number)}
         if self.has_nats:
             used["nats"] = self.nats
         return [(name, port) for name, port in used.items() if not is_free(port)]
 
     @classmethod
-    def free(cls, *, nodes: int = 1, has_nats: bool = False) -> Self:
+    def free(cls, *, nodes: int = 1, has_nats: bool = False, is_shared: bool = False) -> Self:
         """Return a block that is free now.
 
         Raises:
             CommandFailed: Nothing was found.
         """
         for _ in range(_TRIES):
-            ports = cls(draw_port(), nodes, has_nats)
+            ports = cls(draw_port(), nodes, has_nats, is_shared)
             if not ports.taken():
                 return ports
         raise CommandFailed("not enough free ports in a row were found; name some with --port-base")
 
 
-def choose_ports(base: int, *, nodes: int = 1, has_nats: bool = False) -> UpPorts:
+def choose_ports(base: int, *, nodes: int = 1, has_nats: bool = False, is_shared: bool = False) -> UpPorts:
     """Return the block that begins with ``base``; 0 means any free one.
 
     Raises:
         CommandFailed: A port of it is taken, or does not exist; exit status 78.
     """
     if base == 0:
-        return UpPorts.free(nodes=nodes, has_nats=has_nats)
-    ports = UpPorts(base, nodes, has_nats)
+        return UpPorts.free(nodes=nodes, has_nats=has_nats, is_shared=is_shared)
+    ports = UpPorts(base, nodes, has_nats, is_shared)
     if ports.last > PORT_MAX:
         raise CommandFailed(
             f"port {ports.last} does not exist; choose a lower --port-base", exit_status=EXIT_REFUSED

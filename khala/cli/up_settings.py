@@ -39,6 +39,12 @@ class UpSettings:
         validator=[ge(1), le(NODES_MAX)],
         metadata=described("How many nodes; more than one needs split."),
     )
+    shared_port: bool = attrs.field(
+        default=False,
+        metadata=described(
+            "All nodes listen on one port, and the kernel spreads clients (Linux); needs split."
+        ),
+    )
     nats: bool = attrs.field(
         default=False, metadata=described("Run a NATS server and let it carry the news; needs split.")
     )
@@ -65,7 +71,8 @@ class UpSettings:
     def __attrs_post_init__(self) -> None:
         """Check what no single field can say. Raises ValueError naming the key."""
         if not self.split:
-            for name, is_given in (("nodes", self.nodes > 1), ("nats", self.nats)):
+            needs_split = {"nodes": self.nodes > 1, "shared_port": self.shared_port, "nats": self.nats}
+            for name, is_given in needs_split.items():
                 if is_given:
                     message = f"{name}: needs split"
                     raise ValueError(message)

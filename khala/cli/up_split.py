@@ -108,7 +108,7 @@ class SplitUp:
                         for child in self._nodes(values, dsns):
                             starting.start_soon(nodes.start, keep, child, stop_nodes)
                     # In the root, which is left last: clients of a draining node are told so through here.
-                    await root.start(serve_origin, values.ports)
+                    await root.start(serve_origin, values.ports, life.stop)
                     await self._announce(values)
                     await life.stop.wait()
                     life.report.stopping()
@@ -155,11 +155,11 @@ class SplitUp:
         ports = values.ports
         control = {
             "control": values.control() | self._dsn_file(dsns, "khala_control"),
-            "fanout": values.fanout(self._driver),
+            "fanout": values.fanout(self._driver, "control"),
         }
         runtime = {
             "runtime": values.runtime() | self._dsn_file(dsns, "khala_runtime"),
-            "fanout": values.fanout(self._driver),
+            "fanout": values.fanout(self._driver, "runtime"),
         }
         return [
             self._service("control", "control", control, ports.control, SERVICE_ENDING),
@@ -167,7 +167,7 @@ class SplitUp:
         ]
 
     def _nodes(self, values: UpValues, dsns: Mapping[str, str]) -> list[Child]:
-        database, fanout = self._dsn_file(dsns, "khala_reader"), values.fanout(self._driver)
+        database, fanout = self._dsn_file(dsns, "khala_reader"), values.fanout(self._driver, "node")
         return [
             self._service(
                 f"node-{number}",

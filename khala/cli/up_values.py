@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from khala.adapters.embedded_nats import USER as NATS_USER
+from khala.adapters.embedded_nats_config import ROLES as NATS_ROLES
 from khala.cli.up_ports import HOST
 from khala.cli.up_secrets import FANOUT_KEY_ID
 from khala_service.config_fields import env_name
@@ -71,6 +71,7 @@ class UpValues:
             "control_url": f"http://{HOST}:{self.ports.control}",
             "service_credential_file": self._secret("service_runtime"),
             "control_credential_file": self._secret("service_control"),
+            "node_credential_file": self._secret("service_node"),
             "admin_token_file": self._secret("admin_token"),
             "fanout_key_id": FANOUT_KEY_ID,
             "fanout_key_file": self._secret("fanout_key"),
@@ -85,6 +86,7 @@ class UpValues:
         return {
             "mode": "dev",
             "control_url": f"http://{HOST}:{self.ports.control}",
+            "runtime_url": f"http://{HOST}:{self.ports.runtime}",
             "service_credential_file": self._secret("service_node"),
             "admin_token_file": self._secret("admin_token"),
             "fanout_keys": {f"{FANOUT_KEY_ID}_file": self._secret("fanout_key")},
@@ -92,20 +94,26 @@ class UpValues:
             **self._lists("node"),
             "host": HOST,
             "port": self.ports.node(number),
+            "reuse_port": self.ports.is_shared,
             "admin_host": HOST,
             "admin_port": self.ports.admin(number),
             "drain_notice_s": DRAIN_NOTICE_S,
             "limits.drain_timeout_s": CONNECTIONS_DRAIN_S,
         }
 
-    def fanout(self, driver: str) -> dict[str, object]:
-        """Section ``fanout``, with the driver that was decided on."""
+    def fanout(self, driver: str, role: str) -> dict[str, object]:
+        """Section ``fanout`` of a service of this role, with the driver that was decided on.
+
+        Args:
+            driver: Its name.
+            role: ``control``, ``runtime`` or ``node``: each has a login of its own at the broker.
+        """
         values: dict[str, object] = {"driver": driver}
         if self.ports.has_nats:
             values |= {
                 "nats_servers": [f"nats://{HOST}:{self.ports.nats}"],
-                "nats_user": NATS_USER,
-                "nats_password_file": self._secret("nats_password"),
+                "nats_user": next(known.user for known in NATS_ROLES if known.name == role),
+                "nats_password_file": self._secret(f"nats_{role}"),
             }
         return values
 

@@ -45,6 +45,12 @@ class RuntimeConfig:
     control_credential: Secret = attrs.field(
         metadata=described("Credential (khs_...) that control presents to the runtime.")
     )
+    node_credential: Secret | None = attrs.field(
+        default=None,
+        metadata=described(
+            "Credential (khs_...) that nodes present to the runtime when they report; without it none is taken."
+        ),
+    )
     fanout_key: Secret = attrs.field(
         metadata=described("Key of the seal on records for nodes: at least 32 bytes, in hexadecimal.")
     )
@@ -115,9 +121,9 @@ class RuntimeConfig:
         except ValueError as error:
             message = f"publish_rate_per_s: {error}"
             raise ValueError(message) from None
-        for name in ("service_credential", "control_credential"):
-            secret: Secret = getattr(self, name)
-            if not secret.reveal().startswith(SERVICE_CREDENTIAL_PREFIX):
+        for name in ("service_credential", "control_credential", "node_credential"):
+            secret: Secret | None = getattr(self, name)
+            if secret is not None and not secret.reveal().startswith(SERVICE_CREDENTIAL_PREFIX):
                 message = f"{name}: does not start with {SERVICE_CREDENTIAL_PREFIX}"
                 raise ValueError(message)
         if len(self.fanout_key_bytes()) < KEY_MIN_BYTES:

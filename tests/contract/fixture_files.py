@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from khala_contracts.gen.openagents.control.v1 import auth_pb2
-from khala_contracts.gen.openagents.runtime.v1 import events_pb2, orchestration_pb2
+from khala_contracts.gen.openagents.runtime.v1 import events_pb2, nodes_pb2, orchestration_pb2
 from khala_contracts.gen.openagents.sync.v1 import errors_pb2, fanout_pb2, frames_pb2, session_pb2
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 PROTO_DIR: Final = Path(__file__).resolve().parents[2] / "proto"
 FIXTURES_DIR: Final = PROTO_DIR / "fixtures"
-_MODULES: Final = (auth_pb2, events_pb2, orchestration_pb2, errors_pb2, fanout_pb2, frames_pb2, session_pb2)
+_MODULES: Final = (
+    auth_pb2, events_pb2, nodes_pb2, orchestration_pb2, errors_pb2, fanout_pb2, frames_pb2, session_pb2,
+)  # fmt: skip
 
 Row = dict[str, str]
 

@@ -96,6 +96,9 @@ def runtime_app(*, admin: AdminToken | None = ADMIN) -> QuartTrio:
         ready_checks={},
         edge=EdgePolicy(),
         limit_audit=NOTHING,
+        nodes=ServiceCredentials({}),
+        registry=NOTHING,
+        clock=NOTHING,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from chaos.checker import check_positions
 from khala_contracts.codec import CursorStart, FromStart, SubscribeFrom
 from tests.e2e.wire import BEGINNING, NOW, Api, Follower, Person, Position, thought
 
@@ -42,8 +43,9 @@ class History:
         """What was received is what was acknowledged, position by position."""
         assert follower.position == self.head.seq
         assert follower.chain == self.head.chain
-        start = follower.subscribed.start_seq
-        assert [frame.seq for frame in follower.frames] == list(range(start + 1, self.head.seq + 1))
+        seqs = [frame.seq for frame in follower.frames]
+        start, head_seq = follower.subscribed.start_seq, self.head.seq
+        assert check_positions(self.topic, seqs, source="follower", after_seq=start, head_seq=head_seq) == []
 
 
 async def begin_history(api: Api, person: Person, events: int = 0) -> History:

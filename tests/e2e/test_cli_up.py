@@ -11,7 +11,9 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from khala.adapters.embedded_postgres_processes import find_processes, process_identity, stop_processes
@@ -216,6 +218,31 @@ def test_after_kill_9_the_next_up_ends_the_orphan_and_keeps_session_and_data(tmp
         assert system.up.wait(10) == 0
         assert find_processes(cluster_of(system)).is_empty
         assert records(system, "down", "--data-dir", data_dir)[0]["was_running"] is False
+
+
+def test_the_second_signal_hurries_and_the_next_start_recovers(tmp_path: Path) -> None:
+    """OPS-12: while a client is still told to go, a second SIGTERM ends everything within 2 s, with status 1."""
+    with fresh_system(tmp_path) as system:
+        system.start()
+        system.run("record", "--name", "before", "--", "true")
+        assert system.up is not None
+        ready = json.loads((tmp_path / "ready.json").read_text())
+        node = urlsplit(ready["sync_url"])
+        # Who never asks for the upgrade cannot be told to go: it is waited for.
+        with socket.create_connection((node.hostname, node.port)):
+            system.up.send_signal(signal.SIGTERM)
+            wait_until(
+                lambda: httpx.get(f"{ready['origin']}/readyz", trust_env=False).status_code == 503,
+                timeout_s=1.0,
+                what="not ready",
+            )
+            system.up.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            assert system.up.wait(10) == 1
+            assert time.monotonic() - began < 2.0
+        assert find_processes(cluster_of(system)).is_empty
+        system.start()
+        assert [run["name"] for run in records(system, "runs")] == ["before"]
 
 
 def test_without_its_postgresql_the_system_ends_and_says_why(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import socket
 import subprocess
 from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -21,7 +22,13 @@ import httpx
 import pytest
 import trio
 
+from chaos.load.hopping import SMOKE_HOPPING, run_hopping
+from chaos.load.hopping_proof import proof_lines
+from chaos.load.rig import Rig, RigSetup
+from chaos.load.rig_access import make_key
+from chaos.load.system_under_test import SystemUnderTest
 from khala.adapters.embedded_nats import nats_command
+from khala.adapters.embedded_nats_config import NatsRole
 from khala_contracts.codec import (
     CursorStart,
     FramesMessage,
@@ -44,7 +51,6 @@ from tests.e2e.wire import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from khala_contracts.topics import TopicName
 
@@ -74,15 +80,18 @@ def running_nats(folder: Path) -> Iterator[dict[str, str]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = nats_command(folder, port)
+    # Every service of the system is told of one login by these variables.
+    everybody = NatsRole(name="everybody", may_publish=(">",), may_subscribe=(">",))
+    command = nats_command(folder, port, roles=[everybody])
+    user, password = command.login("everybody")
     with (folder / "nats.log").open("wb") as log:
         server = subprocess.Popen(command.argv, env=dict(command.env), stdout=log, stderr=log)
     try:
         wait_until(lambda: _is_listening(port), timeout_s=10, what="the broker listens")
         yield {
             "KHALA_FANOUT_NATS_SERVERS": command.url,
-            "KHALA_FANOUT_NATS_USER": command.user,
-            "KHALA_FANOUT_NATS_PASSWORD": command.password,
+            "KHALA_FANOUT_NATS_USER": user,
+            "KHALA_FANOUT_NATS_PASSWORD": password,
         }
     finally:
         server.kill()
@@ -272,6 +281,32 @@ async def test_faulty_broker_three_nodes_fifty_hopping_clients(
         for written in hopper.topics:
             cursor = hopper.cursors[written.topic]
             assert (cursor.seq, cursor.chain) == (written.head_seq, written.chains[written.head_seq])
+
+
+def test_clients_that_move_hold_one_history(system: System, tmp_path: Path) -> None:
+    """KH-22: `khala load hopping` in short: every list that a client applied is the journal, and the proof says so."""
+    assert system.up is not None
+    record = json.loads((system.data_dir / "up.json").read_text())
+    under_test = SystemUnderTest(
+        system.up,
+        system.data_dir,
+        system.ready["runtime_url"],
+        Path(system.ready["profile"]),
+        record["postgres_port"],
+    )
+    rig = Rig(RigSetup(nodes=NODES), under_test, tmp_path, trio.run(make_key, under_test), record)
+    result, journal, histories = run_hopping(SMOKE_HOPPING, rig, print)
+    assert [str(violation) for violation in result.violations] == []
+    assert result.applied == sum(
+        len(journal.topics[topic]) for history in histories for topic in history.topics
+    )
+    assert result.moves_min >= 2
+    assert set(result.welcomes) == {f"node-{n}" for n in range(1, NODES + 1)}
+    proof = [json.loads(line) for line in proof_lines(journal, histories)]
+    heads = {row["journal"]: row["hash"] for row in proof if "journal" in row}
+    held = [row for row in proof if "client" in row]
+    assert len(held) == SMOKE_HOPPING.clients * SMOKE_HOPPING.topics_each
+    assert all((row["from_seq"], row["hash"]) == ("1", heads[row["topic"]]) for row in held)
 
 
 async def _wait_at_heads(hoppers: list[Hopper]) -> float:

@@ -57,6 +57,12 @@ CONTROL: Final = {row["name"]: row for row in rows(load("control-auth-session-v1
 
 
 @pytest.fixture(scope="module")
+def system(own_system: System) -> System:
+    """Nobody else's runs are in its lists."""
+    return own_system
+
+
+@pytest.fixture(scope="module")
 def ledger(system: System) -> Iterator[Ledger]:
     """What PostgreSQL holds."""
     with Ledger.open(system) as opened:

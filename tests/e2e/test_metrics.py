@@ -10,7 +10,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.ci.docs_metrics import METRICS, MetricRow, read_metric_rows
-from tests.e2e.system import running_system
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,18 +30,6 @@ def test_the_table_is_what_a_service_answers(system: System, service: str) -> No
     text = httpx.get(system.ready[URLS[service]] + "/metrics", trust_env=False).text
     assert compare(text, documented(service)) == []
     assert f'service="{service}"' in text
-
-
-def test_separate_processes_answer_the_same(tmp_path: Path) -> None:
-    """`khala up --split`: each child has the names of its service, and says which one it is."""
-    with running_system(tmp_path, split=True, nodes=2) as split:
-        urls = [("control", split.ready["control_url"]), ("runtime", split.ready["runtime_url"])]
-        urls += [("node", node["admin_url"]) for node in split.ready["nodes"]]
-        assert len(urls) == 4
-        for service, url in urls:
-            text = httpx.get(f"{url}/metrics", trust_env=False).text
-            assert compare(text, documented(service)) == []
-            assert f'service="{service}"' in text
 
 
 def documented(service: str) -> dict[str, MetricRow]:

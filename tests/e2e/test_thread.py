@@ -110,7 +110,6 @@ def test_every_recorded_run_comes_out_whole_and_verified(system: System, path: P
     tail = system.tail(f"whole-{path.stem}", run_id, "--from", "beginning", "--verify", "--until-finished")
     assert tail.finish() == 0
     events = tail.events()
-    assert [int(event["seq"]) for event in events] == list(range(1, len(events) + 1))
     recorded = parse_recording(path.read_bytes()).events
     assert [event["kind"] for event in events] == [
         "run.started",
@@ -122,7 +121,7 @@ def test_every_recorded_run_comes_out_whole_and_verified(system: System, path: P
     journal = read_journal(system, run_id)
     assert check_journal(journal) == []
     held = printed_history(events)
-    assert check_history(held, journal, source="tail", is_complete=True) == []
+    assert check_history(held, journal, source="tail", is_complete=True, after_seq=0) == []
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from runtime.adapters.http.app_topics import add_app_topic_routes
 from runtime.adapters.http.append_shortcut import AppendShortcut
 from runtime.adapters.http.events import add_event_routes
 from runtime.adapters.http.explain import add_explain_route
+from runtime.adapters.http.nodes import add_node_routes
 from runtime.adapters.http.projections import OperatorCheck, add_projection_routes
 from runtime.adapters.http.requests import Authenticator
 from runtime.adapters.http.runs import add_run_routes
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from runtime.actors.run_reads import RunReads
     from runtime.actors.run_transfers import RunTransfers
     from runtime.core.limits import RuntimeLimits
-    from runtime.ports import Ids, PrincipalResolver
+    from runtime.core.node_registry import NodeRegistry
+    from runtime.ports import Clock, Ids, PrincipalResolver
 
 __all__ = ["make_runtime_app"]
 
@@ -67,6 +69,9 @@ def make_runtime_app(
     ready_checks: Mapping[str, ReadyCheck],
     edge: EdgePolicy,
     limit_audit: LimitAudit,
+    nodes: ServiceCredentials,
+    registry: NodeRegistry,
+    clock: Clock,
 ) -> QuartTrio:
     """Return the application.
 
@@ -88,6 +93,9 @@ def make_runtime_app(
         ready_checks: Shown at /readyz.
         edge: Pages and proxies on the other side.
         limit_audit: Told of refusals.
+        nodes: Who may report as a node.
+        registry: Knows the nodes that report.
+        clock: Wall time.
     """
 
     def note(problem: HttpProblem) -> None:
@@ -138,6 +146,7 @@ def make_runtime_app(
     add_topic_routes(app, authenticator=authenticator, reads=reads, controls=controls)
     operators = OperatorCheck(controls, admin)
     add_projection_routes(app, operators=operators, reads=reads, repair=repair, limits=limits)
+    add_node_routes(app, registry, nodes=nodes, operators=operators, clock=clock)
     if admin is not None:
         add_explain_route(app, admin=admin, explainer=explainer)
     if admin is not None and has_failpoints:

@@ -66,6 +66,17 @@ ROUTES: Final[Mapping[tuple[str, str], Described]] = MappingProxyType({
         "Build a page of the read model of runs again.",
         Access.ADMIN, m.RebuildProjectionsResponse, also=Access.SERVICE, query=_TOKEN,
     ),
+    ("POST", "/internal/v1/nodes/<node_id>"): Described(
+        "Report how a node does.", Access.SERVICE, m.NodeReportAck, m.NodeReport
+    ),
+    ("GET", "/internal/v1/khala/fanout/metrics"): Described(
+        "Read how fan-out does over all nodes; fields: nodes.proto.", Access.ADMIN, m.FanoutMetricsResponse,
+        also=Access.SERVICE,
+        query={
+            "topic_limit": "Most topics, from 1 on; above 100 taken for 100. Default 20.",
+            "window_s": "Seconds that the trend looks back, 10..3600. Default 600.",
+        },
+    ),
     ("POST", FAILPOINTS_ROUTE): FAILPOINTS,
     ("GET", "/internal/v1/explain"): Described(
         "Say what became of an event.", Access.ADMIN, media=(JSON,),

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from fanout_drivers.faults import FaultRates
 from fanout_drivers.faulty import FaultyDriver
 from fanout_drivers.nats import NatsDriver, NatsLimits
-from fanout_drivers.nats_connection import NatsLogin
+from fanout_drivers.nats_login import NatsLogin
 from khala_contracts.topics import Lineage
 from khala_service.logs import configure_logging
 from runtime.actors.relay import CRASHED_TOPICS_MAX, HEALTH_CHECK_S, RETRY_FIRST_S, Relay

@@ -22,6 +22,18 @@ def test_the_block_begins_with_its_base() -> None:
     assert (ports.nats, ports.last) == (8479, 8479)
 
 
+def test_a_shared_port() -> None:
+    """All nodes listen where the first one does, and each is asked for its health apart; free ports are counted once."""
+    ports = UpPorts(8470, nodes=3, is_shared=True)
+    assert [(ports.node(n), ports.admin(n)) for n in (1, 2, 3)] == [(8473, 8474), (8473, 8476), (8473, 8478)]
+    chosen = choose_ports(0, nodes=3, is_shared=True)
+    assert (chosen.is_shared, chosen.taken()) == (True, [])
+    with socket.socket() as taken:
+        taken.bind((HOST, chosen.node()))
+        taken.listen()
+        assert chosen.taken() == [("node-1", chosen.node())]
+
+
 def test_any_free_block_is_free_and_complete() -> None:
     """0 asks for one; all its ports can be bound."""
     ports = choose_ports(0, nodes=4, has_nats=True)

@@ -25,13 +25,14 @@ def values(tmp_path: Path) -> UpValues:
 
 def test_no_value_is_a_secret_and_each_file_is_there(values: UpValues) -> None:
     """Children are told where secrets are, never what they are."""
+    roles = ("control", "runtime", "node")
     sections = {
         "control": values.control(), "runtime": values.runtime(), "node": values.node(2),
-        "fanout": values.fanout("nats"),
+        **{f"fanout of {role}": values.fanout("nats", role) for role in roles},
     }  # fmt: skip
     text = toml_document(sections)
     files = [path for path in values.parts.folder.iterdir() if path.suffix != ".json"]
-    assert len(files) == 6
+    assert len(files) == 8
     for file in files:
         assert file.read_text().strip() not in text
         assert str(file) in text
@@ -47,8 +48,11 @@ def test_services_are_told_where_the_others_are(values: UpValues) -> None:
     first, second = values.node(1), values.node(2)
     differing = {name for name in first if first[name] != second[name]}
     assert differing == {"node_id", "port", "admin_port"}
-    assert values.fanout("nats")["nats_servers"] == ["nats://127.0.0.1:8477"]
-    assert UpValues(UpPorts(1), values.parts).fanout("postgres") == {"driver": "postgres"}
+    assert (
+        len({str(values.fanout("nats", role)["nats_user"]) for role in ("control", "runtime", "node")}) == 3
+    )
+    assert values.fanout("nats", "node")["nats_servers"] == ["nats://127.0.0.1:8477"]
+    assert UpValues(UpPorts(1), values.parts).fanout("postgres", "node") == {"driver": "postgres"}
 
 
 def test_services_are_told_the_one_origin_by_both_of_its_names_and_nothing_is_taken_from_the_user(
