@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BACKOFF_SHARE",
     "ClientSetup",
+    "CrowdSetup",
     "FollowerSetup",
     "PublisherSetup",
     "open_client",
@@ -64,15 +65,29 @@ class FollowerSetup(ClientSetup):
 
 
 @attrs.frozen(kw_only=True)
+class CrowdSetup(ClientSetup):
+    """Many clients in one process. Files: ``<n>.history.jsonl`` of each, ``notices.jsonl``.
+
+    Attributes:
+        clients: How many; each follows one of the topics, in turn.
+    """
+
+    clients: int
+
+
+@attrs.frozen(kw_only=True)
 class PublisherSetup(ClientSetup):
     """A client that appends. Files: ``acks.jsonl``.
 
     Attributes:
         events_per_s: Over all topics together.
+        key_prefix: What its idempotency keys begin with; they are remembered for days, so no two
+            publishers of one user have the same.
         payload_bytes: Length of each event's text, rounded up to what names it.
     """
 
     events_per_s: float
+    key_prefix: str = ""
     payload_bytes: int = 200
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,11 +13,11 @@ import click
 
 from chaos.drills.catalog import DRILLS
 from chaos.drills.drill import DrillOptions
-from chaos.drills.reports import document_of, write_report
-from chaos.drills.waiting import DrillFailed
+from chaos.drills.fault_menu import FAULTS
+from chaos.drills.one_fault import drill_of
+from chaos.drills.reports import write_report
+from chaos.drills.running import Done, run_drills
 from chaos.load.statistics_of_pairs import describe_environment
-from chaos.load.system_under_test import SystemFailedError
-from chaos.transcripts import BrokenTranscriptError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,37 +39,52 @@ def list_command(*, is_json: bool) -> None:
         if is_json:
             click.echo(json.dumps({"name": one.name, "text": one.text, "quick_s": one.quick_s}))
         else:
-            click.echo(f"{one.name:<12} {one.text} (quick form: about {one.quick_s} s)")
+            click.echo(f"{one.name:<16} {one.text} (quick form: about {one.quick_s} s)")
 
 
 @drill.command("run")
-@click.argument("name", type=click.Choice(list(DRILLS)))
+@click.argument("names", nargs=-1, required=True, type=click.Choice(list(DRILLS)))
 @click.option("--quick", "is_quick", is_flag=True, help="The short form: the same faults, fewer of them.")
 @click.option("--kills", type=click.IntRange(4, 10_000), default=None, help="About so many kills.")
 @click.option("--seed", default=1, show_default=True, help="Order and instants of the faults.")
 @click.option(
-    "--report", type=click.Path(path_type=Path, dir_okay=False), help="Write a page, and JSON beside it."
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a page, with JSON and plots beside it; of one drill. Needs the extra `load`.",
+)
+@click.option(
+    "--report-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write <date>-<drill>.md there, of each drill.",
 )
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="An empty folder that is kept.  [default: a temporary one, kept if the drill fails]",
+    help="An empty folder that is kept.  [default: a temporary one, kept if a drill fails]",
 )
 @click.option("--no-faults", is_flag=True, help="Do no harm: shows that the drill notices.")
-@click.option("--json", "is_json", is_flag=True, help="Print the whole document.")
+@click.option("--json", "is_json", is_flag=True, help="Print the whole document, one line a drill.")
 def run_command(
-    name: str,
+    names: tuple[str, ...],
     *,
     is_quick: bool,
     kills: int | None,
     seed: int,
     report: Path | None,
+    report_dir: Path | None,
     data_dir: Path | None,
     no_faults: bool,
     is_json: bool,
 ) -> int:
-    """Run one drill; exit 0 if every promise was kept, else 1."""
-    folder = data_dir or Path(tempfile.mkdtemp(prefix=f"khala-drill-{name}-"))
+    """Run drills; exit 0 if every promise was kept, else 1.
+
+    Of several, those that stand on the same system share one.
+    """
+    if report is not None and len(names) > 1:
+        raise click.UsageError("--report is of one drill; --report-dir is of several")
+    if (report or report_dir) is not None and find_spec("matplotlib") is None:
+        raise click.UsageError("a report draws plots: pip install 'khala[load]'")
+    folder = data_dir or Path(tempfile.mkdtemp(prefix=f"khala-drill-{names[0]}-"))
     folder.mkdir(parents=True, exist_ok=True)
     options = DrillOptions(
         folder=folder,
@@ -79,35 +94,65 @@ def run_command(
         has_faults=not no_faults,
         progress=lambda line: click.echo(line, err=True),
     )
-    words = ["khala drill run", name, *(["--quick"] if is_quick else [])]
-    words += [f"--kills {kills}"] if kills is not None else []
+    words = [*(["--quick"] if is_quick else []), *([f"--kills {kills}"] if kills is not None else [])]
     words += [f"--seed {seed}"]
-    environment = describe_environment()
-    began = time.monotonic()
-    try:
-        outcome = DRILLS[name].run(options)
-    except (DrillFailed, SystemFailedError, BrokenTranscriptError) as exc:
-        raise click.ClickException(f"{name}: {exc} (files: {folder})") from exc
-    document = document_of(
-        outcome,
-        drill=name,
-        command=" ".join(words),
-        date=time.strftime("%Y-%m-%d", time.gmtime()),
-        seconds=time.monotonic() - began,
-        environment=environment,
+    has_failed = False
+    chosen = [DRILLS[name] for name in dict.fromkeys(names)]
+    for done in run_drills(chosen, options, words=words, environment=describe_environment()):
+        has_failed |= not done.is_passed
+        _print(done, is_json=is_json)
+        if done.document is None:
+            continue
+        if report_dir is not None:
+            write_report(done.document, report_dir / f"{done.document['date']}-{done.name}.md", done.plots)
+        if report is not None:
+            write_report(done.document, report, done.plots)
+    return _end(folder, has_failed=has_failed, is_kept=data_dir is not None)
+
+
+@drill.command("fault")
+@click.argument("names", nargs=-1, type=click.Choice(list(FAULTS)))
+@click.option("--no-faults", is_flag=True, help="Do no harm: shows that a missing fault is noticed.")
+@click.option("--json", "is_json", is_flag=True, help="Print the whole document, one line a fault.")
+def fault_command(names: tuple[str, ...], *, no_faults: bool, is_json: bool) -> int:
+    """Do single faults to a small system and prove each; without a name, list them.
+
+    Exit 0 if every fault happened and no client got anything wrong, else 1.
+    """
+    if not names:
+        for fault in FAULTS.values():
+            click.echo(
+                json.dumps({"name": fault.name, "text": fault.text})
+                if is_json
+                else f"{fault.name:<26} {fault.text}"
+            )
+        return 0
+    folder = Path(tempfile.mkdtemp(prefix="khala-drill-fault-"))
+    options = DrillOptions(
+        folder=folder, has_faults=not no_faults, progress=lambda line: click.echo(line, err=True)
     )
-    if report is not None:
-        write_report(document, report)
-    _print(document, is_json=is_json)
-    if not outcome.is_passed:
+    has_failed = False
+    drills = [drill_of(name) for name in dict.fromkeys(names)]
+    for done in run_drills(drills, options, words=(), environment=describe_environment()):
+        has_failed |= not done.is_passed
+        _print(done, is_json=is_json)
+    return _end(folder, has_failed=has_failed, is_kept=False)
+
+
+def _end(folder: Path, *, has_failed: bool, is_kept: bool) -> int:
+    if has_failed:
         click.echo(f"files: {folder}", err=True)
         return EXIT_FAILED
-    if data_dir is None:
+    if not is_kept:
         shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
-def _print(document: Mapping[str, Any], *, is_json: bool) -> None:
+def _print(done: Done, *, is_json: bool) -> None:
+    if done.document is None:
+        click.echo(f"Error: {done.problem}", err=True)
+        return
+    document: Mapping[str, Any] = done.document
     if is_json:
         click.echo(json.dumps(document))
         return

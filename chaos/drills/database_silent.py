@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,9 @@ import httpx
 import trio
 
 from chaos.drills.drill import Claim, Outcome, claims_of, delivery_facts
-from chaos.drills.stage import StageSetup, running_stage
+from chaos.drills.plots import latency_plot
+from chaos.drills.stage import StageSetup
+from chaos.drills.system_setup import SystemSetup
 from chaos.drills.waiting import DrillFailed, pause
 from khala_client.errors import Unavailable
 from khala_client.outgoing import OutgoingEvent
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from chaos.drills.drill import DrillOptions
     from chaos.drills.stage import Stage
 
-__all__ = ["run_database_silent_drill"]
+__all__ = ["SILENT_SYSTEM", "run_database_silent_drill"]
+
+SILENT_SYSTEM: Final = SystemSetup(nodes=2)
 
 EVENTS_PER_S: Final = 200.0
 # A command may wait 22 s of it: for a connection, a statement and a commit. So the short form is no shorter.
@@ -60,18 +64,17 @@ class _Asked:
 
 def run_database_silent_drill(options: DrillOptions) -> Outcome:
     """Run the drill; see ``chaos.drills.drill.RunDrill``."""
-    stopped = 0
-    with running_stage(options.folder, StageSetup(events_per_s=EVENTS_PER_S)) as stage:
-        pause(BESIDE_S)
+    with options.open_stage(StageSetup(events_per_s=EVENTS_PER_S), SILENT_SYSTEM) as stage:
+        pause(BESIDE_S if options.has_faults else 0.0)
         began_at_s = time.time()
-        if options.has_faults:
-            with _stopped_database(stage.system.pid("postgres")) as pids:
-                stopped = len(pids)
-                options.progress(f"{stopped} processes of PostgreSQL are stopped for {SILENT_S:g} s")
-                asked = trio.run(_ask_until, stage, time.monotonic() + SILENT_S)
-                stage.check_clients()
-        else:
+        postmaster = stage.system.pid("postgres")
+        harm = _stopped_database(postmaster) if options.has_faults else nullcontext(list[int]())
+        with harm as pids:
+            stopped = len(pids)
+            options.prove("PostgreSQL is stopped", lambda: _is_stopped(postmaster))
+            options.progress(f"{stopped} processes of PostgreSQL are stopped for {SILENT_S:g} s")
             asked = trio.run(_ask_until, stage, time.monotonic() + SILENT_S)
+            stage.check_clients()
         ended_at_s = time.time()
         resumed_s = stage.wait_delivered(
             timeout_s=RESUMED_TIMEOUT_S, what="what was committed until now is delivered"
@@ -114,8 +117,9 @@ def run_database_silent_drill(options: DrillOptions) -> Outcome:
         ],
         "Clients": verdict.clients,
     }
-    violations = [str(violation) for violation in verdict.broken_histories + verdict.broken_appends]
-    return Outcome(claims, tables, violations + asked.others)
+    spans = [("PostgreSQL is silent", began_at_s, ended_at_s)]
+    plot = latency_plot(latencies, began_at_s=stage.began_at_s, spans=spans)
+    return Outcome(claims, tables, verdict.violations + asked.others, (plot,))
 
 
 @contextmanager
@@ -151,6 +155,18 @@ def _children_of(parent: int) -> list[int]:
     )
     pairs = (line.split() for line in listed.stdout.splitlines())
     return [int(pid) for pid, ppid in pairs if int(ppid) == parent]
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether the system says so of a process."""
+    listed = subprocess.run(
+        ["ps", "-o", "state=", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_PS_TIMEOUT_S,
+    )
+    return listed.stdout.strip().startswith("T")
 
 
 def _parent_of(entry: Path) -> int:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from chaos.drills.drill import Claim, Outcome, claims_of, delivery_facts
-from chaos.drills.stage import StageSetup, running_stage
+from chaos.drills.stage import StageSetup
+from chaos.drills.system_setup import SystemSetup
 from chaos.drills.waiting import pause, wait_until
 from khala_service.failpoints import FAILPOINTS
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from chaos.drills.split_system import Ended
     from chaos.drills.stage import Stage
 
-__all__ = ["KillPlan", "plan_of", "run_kill_drill"]
+__all__ = ["KILL_SYSTEM", "KillPlan", "plan_of", "run_kill_drill"]
+
+KILL_SYSTEM: Final = SystemSetup(nodes=2)
 
 COMMITTED: Final = "runtime.committed"
 MID_FRAME: Final = "node.mid_frame"
@@ -90,10 +93,13 @@ def plan_of(kills: int | None, *, is_quick: bool) -> KillPlan:
 def run_kill_drill(options: DrillOptions) -> Outcome:
     """Run the drill; see ``chaos.drills.drill.RunDrill``."""
     plan = plan_of(options.kills, is_quick=options.is_quick)
-    with running_stage(options.folder, StageSetup(nodes=2, events_per_s=EVENTS_PER_S)) as stage:
+    with options.open_stage(StageSetup(events_per_s=EVENTS_PER_S), KILL_SYSTEM) as stage:
         killing = _Killing(stage, options)
         faults = plan.faults
         killing.rng.shuffle(faults)
+        if not options.has_faults:
+            # Nobody is killed, so nobody is seen to have died.
+            options.prove("a killed process", lambda: bool(stage.ends_of("runtime")))
         for number, fault in enumerate(faults, start=1):
             stage.check_clients()
             options.progress(f"{number} of {len(faults)}: {fault}")

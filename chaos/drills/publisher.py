@@ -65,7 +65,7 @@ class _TopicWriter:
         self._khala = khala
         self._run_id = parse_topic(topic).ids["run_id"]
         self._acks = acks
-        self._name = f"{setup.name}-{setup.topics.index(topic)}"
+        self._name = f"{setup.key_prefix or setup.name}-{setup.topics.index(topic)}"
         self._requests = 0
 
     async def run(self, asked: trio.Event) -> None:

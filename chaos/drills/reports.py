@@ -9,6 +9,7 @@ import attrs
 
 from chaos.drills.client_setup import BACKOFF_SHARE
 from chaos.drills.split_system import RESTART_MAX_S
+from chaos.load.svg_plots import render_plots
 from khala_client.version import VERSION
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chaos.drills.drill import Outcome
+    from chaos.load.svg_plots import Lines
 
 __all__ = ["document_of", "render", "write_report"]
 
@@ -54,20 +56,27 @@ def document_of(
     }
 
 
-def write_report(document: Mapping[str, Any], path: Path) -> None:
-    """Write the page to ``path`` and the document beside it as ``.json``."""
+def write_report(document: Mapping[str, Any], path: Path, plots: Sequence[Lines] = ()) -> None:
+    """Write the page to ``path``, and beside it the document as ``.json`` and plots as ``.svg``.
+
+    Raises:
+        ImportError: There are plots, and matplotlib is not installed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figures = path.with_suffix(".json")
+    figures, drawing = path.with_suffix(".json"), path.with_suffix(".svg")
+    if plots:
+        drawing.write_text(render_plots(plots), encoding="utf-8")
     figures.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    path.write_text(render(document, figures.name), encoding="utf-8")
+    page = render(document, figures.name, drawing=drawing.name if plots else "")
+    path.write_text(page, encoding="utf-8")
 
 
-def render(document: Mapping[str, Any], figures: str) -> str:
-    """Return the page of a document; ``figures`` is the name of its file."""
-    return "\n".join(_lines(document, figures)) + "\n"
+def render(document: Mapping[str, Any], figures: str, *, drawing: str = "") -> str:
+    """Return the page of a document; ``figures`` and ``drawing`` are names of its files."""
+    return "\n".join(_lines(document, figures, drawing)) + "\n"
 
 
-def _lines(document: Mapping[str, Any], figures: str) -> Iterator[str]:
+def _lines(document: Mapping[str, Any], figures: str, drawing: str) -> Iterator[str]:
     environment = document["environment"]
     verdict = "passed" if document["is_passed"] else "FAILED"
     yield f"# Drill {document['drill']}, {document['date']}, version {document['version']}: {verdict}"
@@ -92,6 +101,9 @@ def _lines(document: Mapping[str, Any], figures: str) -> Iterator[str]:
             for claim in document["claims"]
         ]
     )
+    if drawing:
+        yield ""
+        yield f"![Times from commit to client over the drill]({drawing})"
     for title, rows in document["tables"].items():
         yield ""
         yield f"## {title}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -18,13 +18,17 @@ import attrs
 import httpx
 
 from chaos.drills.json_lines import JsonLineReader
+from chaos.drills.proxied_links import CLIENTS, laid_links
 from chaos.drills.waiting import DrillFailed, wait_until
-from chaos.load.system_under_test import running_system_under_test
+from chaos.faults.shim import FaultShim
+from chaos.load.system_under_test import SystemFailedError, running_system_under_test
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from chaos.drills.system_setup import SystemSetup
+    from chaos.faults.proxy_control import FaultProxy
     from chaos.load.system_under_test import SystemUnderTest
 
 __all__ = ["RESTART_MAX_S", "Ended", "SplitSystem", "running_split_system"]
@@ -52,12 +56,19 @@ class Ended:
 
 @attrs.define(eq=False)
 class SplitSystem:
-    """Made by ``running_split_system``."""
+    """Made by ``running_split_system``.
+
+    Attributes:
+        ends: Every end of a process that the supervisor has seen, by pid.
+        hits: Every failpoint that has acted.
+    """
 
     under_test: SystemUnderTest
     record: Mapping[str, Any]
     hit_file: Path
     _admin_token: str = attrs.field(repr=False)
+    _proxy: FaultProxy | None = attrs.field(default=None, init=False)
+    _shim: FaultShim | None = attrs.field(default=None, init=False)
     _log: JsonLineReader = attrs.field(init=False, repr=False)
     _hit_lines: JsonLineReader = attrs.field(init=False, repr=False)
     # The newest pid by name, and every end by pid.
@@ -75,9 +86,38 @@ class SplitSystem:
         """Names of the nodes, in the order of their ports."""
         return [node["name"] for node in self.record["nodes"]]
 
+    @property
+    def proxy(self) -> FaultProxy:
+        """The fault proxy of a system that has links."""
+        assert self._proxy is not None, "no links in its setup"
+        return self._proxy
+
     def node_url(self, name: str) -> str:
         """Return the URL at which clients reach a node."""
         return str(self._node(name)["url"])
+
+    @property
+    def shim(self) -> FaultShim:
+        """What harms PostgreSQL's disk and clock in a system that has it."""
+        assert self._shim is not None, "no shim in its setup"
+        return self._shim
+
+    def client_url(self, name: str) -> str:
+        """Return the URL that followers of a node are given: through the proxy where there is a link."""
+        ports = {} if self._proxy is None else self._proxy.ports
+        port = ports.get(f"{CLIENTS}.{name}")
+        url = urlsplit(self.node_url(name))
+        return url._replace(netloc=f"{url.hostname}:{port}").geturl() if port else url.geturl()
+
+    def admin_get(self, name: str, path: str) -> httpx.Response:
+        """Return what a service answers to whoever has the admin token.
+
+        Raises:
+            httpx.TransportError: It does not answer.
+        """
+        headers = {"Authorization": f"Bearer {self._admin_token}"}
+        url = f"{self._admin_url(name)}{path}"
+        return httpx.get(url, headers=headers, timeout=_HTTP_TIMEOUT_S, trust_env=False)
 
     @property
     def nats_port(self) -> int:
@@ -85,6 +125,11 @@ class SplitSystem:
         last = urlsplit(self._admin_url(self.node_names[-1])).port
         assert last is not None
         return last + 1
+
+    @property
+    def service_names(self) -> list[str]:
+        """Names of everything of ours that tells whether it is ready."""
+        return ["control", "runtime", *self.node_names]
 
     def _node(self, name: str) -> Mapping[str, Any]:
         (node,) = (node for node in self.record["nodes"] if node["name"] == name)
@@ -156,8 +201,12 @@ class SplitSystem:
         )
 
     def _is_ready(self, name: str) -> bool:
-        if name in ("postgres", "nats"):
+        if name == "nats":
             return True
+        if name == "postgres":
+            with suppress(SystemFailedError):
+                return self.under_test.query("SELECT 1") == [["1"]]
+            return False
         with suppress(httpx.TransportError):
             return self._get(f"{self._admin_url(name)}/readyz").is_success
         return False
@@ -207,23 +256,28 @@ class SplitSystem:
 
 
 @contextmanager
-def running_split_system(
-    folder: Path, *, nodes: int, has_nats: bool = False, driver: str = ""
-) -> Iterator[SplitSystem]:
+def running_split_system(folder: Path, setup: SystemSetup) -> Iterator[SplitSystem]:
     """Start the system in ``folder``; end it with the block.
 
     Raises:
-        SystemFailedError: It was not ready in time.
+        SystemFailedError, DrillFailed: It was not ready in time.
+        ProxyRefused, ShimMissingError: Its faults cannot be done here.
     """
     hit_file = folder / "failpoint_hits.jsonl"
     config = f'[runtime]\nfailpoint_file = "{hit_file}"\n[node]\nfailpoint_file = "{hit_file}"\n'
     config += f"[up]\nrestart_max_s = {RESTART_MAX_S}\n"
-    if driver:
-        config += f'[fanout]\ndriver = "{driver}"\n'
-    options = ["--split", "--nodes", str(nodes), *(["--nats"] if has_nats else [])]
-    with running_system_under_test(folder, config=config, options=options) as under_test:
+    if setup.driver:
+        config += f'[fanout]\ndriver = "{setup.driver}"\n'
+    options = ["--split", "--nodes", str(setup.nodes), *(["--nats"] if setup.has_nats else [])]
+    shim = FaultShim.make(folder) if setup.has_shim else None
+    environ = {**(shim.environment if shim is not None else {}), **dict(setup.environ)}
+    with running_system_under_test(folder, config=config, options=options, environ=environ) as under_test:
         record = json.loads((under_test.data_dir / "up.json").read_text(encoding="utf-8"))
         token = (under_test.data_dir / "secrets" / "admin_token").read_text(encoding="ascii").strip()
         system = SplitSystem(under_test, record, hit_file, token)
         system.look()
-        yield system
+        with ExitStack() as held:
+            system._shim = shim
+            if setup.links:
+                system._proxy = held.enter_context(laid_links(system, setup.links))
+            yield system

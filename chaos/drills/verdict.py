@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_left
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
@@ -10,18 +11,27 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from chaos.checker import (
+    CloseLine,
+    FaultWindow,
     Journal,
+    Right,
     Violation,
     check_acks,
     check_applied_once,
+    check_closes,
     check_history,
     check_journal,
+    check_memory,
+    check_rights,
     read_acks,
     read_lines,
 )
+from chaos.checks.closes import LOST
+from chaos.drills.memory_samples import MEMORY_BOUNDS
 from chaos.drills.publisher import KIND
 from chaos.drills.rereader import KEPT_PASSES
 from chaos.journal_reader import journal_of, journal_query
+from khala_contracts.reason_codes import REGISTRY, UNAVAILABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,10 +40,12 @@ if TYPE_CHECKING:
     from chaos.drills.client_process import FollowerProcess
     from chaos.drills.client_setup import ClientSetup
     from chaos.load.system_under_test import SystemUnderTest
-    from chaos.transcripts import AckLine
+    from chaos.transcripts import AckLine, SampleLine
 
 __all__ = ["Deliveries", "Verdict", "judge", "percentile"]
 
+# No row of the registry has it.
+UNKNOWN_CLOSE: Final = 4999
 _QUERY_TIMEOUT_S: Final = 300.0
 
 
@@ -74,6 +86,9 @@ class Verdict:
         broken_appends: What was found wrong in the journal and the acknowledgements.
         clients: Facts for each follower.
         load: Facts of the publisher.
+        committed_at_s: Unix times of all commits, ascending.
+        deliveries_of: The deliveries of each follower, by its name.
+        broken_rules: What was found wrong in rights, closes and memory.
     """
 
     events: int
@@ -82,6 +97,25 @@ class Verdict:
     clients: list[Mapping[str, Any]]
     load: Mapping[str, Any]
     deliveries: Deliveries = attrs.field(repr=False)
+    committed_at_s: Sequence[float] = attrs.field(default=(), repr=False)
+    deliveries_of: Mapping[str, Deliveries] = attrs.field(factory=dict, repr=False)
+    broken_rules: list[Violation] = attrs.field(factory=list)
+
+    def commits_per_s(self, begin_s: float, end_s: float) -> float:
+        """Return how many events were committed per second in ``begin_s <= t < end_s``."""
+        count = bisect_left(self.committed_at_s, end_s) - bisect_left(self.committed_at_s, begin_s)
+        return count / max(end_s - begin_s, 0.001)
+
+    @property
+    def disconnects(self) -> int:
+        """How often followers lost their connections."""
+        return sum(client["disconnects"] for client in self.clients)
+
+    @property
+    def violations(self) -> list[str]:
+        """Everything that was found wrong, one line each."""
+        found = self.broken_histories + self.broken_appends + self.broken_rules
+        return [str(violation) for violation in found]
 
     @property
     def gaps_on_the_wire(self) -> int:
@@ -95,8 +129,9 @@ def judge(
     *,
     publisher: ClientSetup,
     followers: Sequence[FollowerProcess],
-    rereader: ClientSetup,
+    rereader: ClientSetup | None,
     began_at_s: float,
+    samples: Sequence[SampleLine] = (),
 ) -> Verdict:
     """Compare what the processes wrote with what PostgreSQL holds.
 
@@ -110,7 +145,9 @@ def judge(
     broken += check_acks(acks, journal, source=publisher.name)
     broken += check_applied_once(journal, kind=KIND)
     broken_histories: list[Violation] = []
-    latencies: list[tuple[float, float]] = []
+    broken_rules: list[Violation] = []
+    closed = 0
+    latencies: dict[str, list[tuple[float, float]]] = {}
     clients: list[Mapping[str, Any]] = []
     for follower in followers:
         name, path = follower.setup.name, follower.setup.file("history.jsonl")
@@ -121,16 +158,39 @@ def judge(
         for line, at_s in zip(lines, _read_times(path), strict=True):
             since_s = committed_at_s.get((line.topic, line.seq), 0.0)
             if since_s >= began_at_s:
-                latencies.append((since_s, at_s - since_s))
+                latencies.setdefault(name, []).append((since_s, at_s - since_s))
         clients.append(_facts_of(follower, applied=len(lines)))
-    passes = [path for n in range(KEPT_PASSES) if (path := rereader.file(f"pass-{n}.jsonl")).exists()]
+        rights = [Right(name, topic) for topic in topics]
+        closes = _closes_of(follower)
+        broken_rules += check_rights(lines, rights, source=name)
+        # Whoever is killed or cut off may be lost at any time; drills that kill no node claim that nobody is.
+        broken_rules += check_closes(closes, faults=[FaultWindow(0.0, math.inf)])
+        closed += len(closes)
+    broken_rules += check_memory(samples, MEMORY_BOUNDS)
+    files = [] if rereader is None else [rereader.file(f"pass-{n}.jsonl") for n in range(KEPT_PASSES)]
+    passes = [path for path in files if path.exists()]
     for path in passes:
         broken_histories += check_history(
             list(read_lines(path)), journal, source=path.name, is_complete=False
         )
     events = sum(len(lines) for lines in journal.topics.values())
-    load = {**_load_of(acks, publisher), "passes_judged": len(passes)}
-    return Verdict(events, broken_histories, broken, clients, load, Deliveries.of(latencies))
+    load = {
+        **_load_of(acks, publisher),
+        "passes_judged": len(passes),
+        "closes": closed,
+        "samples": len(samples),
+    }
+    return Verdict(
+        events,
+        broken_histories,
+        broken,
+        clients,
+        load,
+        Deliveries.of(pair for pairs in latencies.values() for pair in pairs),
+        sorted(committed_at_s.values()),
+        {name: Deliveries.of(pairs) for name, pairs in latencies.items()},
+        broken_rules,
+    )
 
 
 def _read_journal(
@@ -165,6 +225,30 @@ def _facts_of(follower: FollowerProcess, *, applied: int) -> Mapping[str, Any]:
         "gaps": follower.count("gap"),
         "repeats": sum(count["duplicates"] for count in counts),
     }
+
+
+def _closes_of(follower: FollowerProcess) -> list[CloseLine]:
+    """Return how its connections ended, as its client understood it; it came back each time."""
+    closes: list[CloseLine] = []
+    for notice in follower.notices:
+        if notice["notice"] != "disconnected":
+            continue
+        row = REGISTRY.get(notice["code"])
+        # The client's word for a connection that was lost, or could not be made.
+        is_lost = row is not None and row.name == UNAVAILABLE.name
+        code = LOST if is_lost or row is None else row.close_code
+        closes.append(
+            CloseLine(
+                follower.setup.name,
+                f"connection-{len(closes) + 1}",
+                # A code that closes nothing was no reason to close.
+                UNKNOWN_CLOSE if code is None else code,
+                notice["at_s"],
+                error=None if is_lost or row is None else row.name,
+                is_resumed=True,
+            )
+        )
+    return closes
 
 
 def _load_of(acks: Sequence[AckLine], publisher: ClientSetup) -> Mapping[str, Any]:

@@ -8,25 +8,31 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DrillFailed", "pause", "wait_until"]
+__all__ = ["DrillFailed", "FaultMissing", "pause", "wait_until"]
 
 _POLL_S: Final = 0.02
 
 
 class DrillFailed(Exception):
-    """The drill cannot go on, or its fault did not happen; the message says which."""
+    """The drill cannot go on; the message says why."""
 
 
-def wait_until(is_met: Callable[[], bool], *, timeout_s: float, what: str) -> float:
+class FaultMissing(DrillFailed):
+    """The drill's fault did not happen, so there is nothing to judge."""
+
+
+def wait_until(
+    is_met: Callable[[], bool], *, timeout_s: float, what: str, error: type[DrillFailed] = DrillFailed
+) -> float:
     """Return the seconds after which the condition held.
 
     Raises:
-        DrillFailed: It did not within ``timeout_s``; the message is ``what``.
+        DrillFailed: It did not within ``timeout_s``; the message is ``what``, the type ``error``.
     """
     began = time.monotonic()
     while not is_met():
         if time.monotonic() - began > timeout_s:
-            raise DrillFailed(f"not within {timeout_s:g} s: {what}")
+            raise error(f"not within {timeout_s:g} s: {what}")
         pause(_POLL_S)
     return time.monotonic() - began
 

@@ -95,10 +95,18 @@ struct stream_loop {
     void (*on_live)(struct stream_loop *, struct stream *);
     void (*on_replayed)(struct stream_loop *, struct stream *, int topic, int64_t through_seq);
     void (*on_ended)(struct stream_loop *, struct stream *);
+    void (*on_welcome)(struct stream_loop *, struct stream *);
+    /* optional: seconds after which a refused connection comes back, STREAM_RETRY_S without it. `said` is an Error
+     * of the node, or an answer of HTTP that is no 101; NULL: it hung up without one */
+    double (*retry_in)(struct stream_loop *, struct stream *, const unsigned char *said, size_t size);
+    /* optional: whether an Error before the subscribe is answered means: come back (else: rate_limited alone does) */
+    int (*is_refusal)(struct stream_loop *, struct stream *, const unsigned char *error, size_t size);
     /* a peer's messages instead of the node's (native/centrifugo.h) */
     void (*take_message)(struct stream_loop *, struct stream *, const unsigned char *, const unsigned char *, int64_t);
     void *user;
     /* kept here */
+    const unsigned char *entry; /* of the frame that on_frame is told of, without its tag and length */
+    size_t entry_bytes;
     struct stream *all;
     int count, next, opening, live, ended;
     int64_t frames, bytes, messages, heartbeats, refused, violations;
@@ -304,7 +312,7 @@ static void stream_take_frame(
     struct stream_loop *loop, struct stream *s, const unsigned char *p, const unsigned char *end, int64_t now_ns)
 {
     uint64_t length, seq = 0, payload_bytes = 0;
-    const unsigned char *payload = p;
+    const unsigned char *payload = p, *entry = p;
     if (p >= end || *p != 0x0A || !(p = stream_varint(p + 1, end, &length)) || length > (uint64_t)(end - p)) goto broken;
     int at = stream_find_topic(s, p, (size_t)length);
     if (at < 0) {
@@ -319,6 +327,8 @@ static void stream_take_frame(
         if (!(p = stream_varint(p + 1, end, &payload_bytes)) || payload_bytes > (uint64_t)(end - p)) goto broken;
         payload = p;
     }
+    loop->entry = entry;
+    loop->entry_bytes = (size_t)(end - entry);
     stream_check_frame(loop, s, at, (int64_t)seq, payload, (size_t)payload_bytes, now_ns);
     return;
 broken:
@@ -350,7 +360,7 @@ static void stream_become_live(struct stream_loop *loop, struct stream *s)
     if (loop->on_live) loop->on_live(loop, s);
 }
 
-static void stream_retry(struct stream_loop *loop, struct stream *s);
+static void stream_retry(struct stream_loop *loop, struct stream *s, const unsigned char *said, size_t size);
 
 /* One ServerMessage. */
 static void stream_take_message(
@@ -369,6 +379,9 @@ static void stream_take_message(
         switch (field) {
         case 1:
             stream_take_frame(loop, s, data, data + size, now_ns);
+            break;
+        case 2:
+            if (loop->on_welcome) loop->on_welcome(loop, s);
             break;
         case 3: /* subscribed: start_seq is its field 8 */
             at = stream_read_control(s, data, data + size, 8, &number);
@@ -400,8 +413,10 @@ static void stream_take_message(
             const unsigned char *code;
             uint64_t code_bytes;
             if (stream_field(data, data + size, &first, &code, &code_bytes) && first == 1 && code) {
-                if (s->state == STREAM_SUBSCRIBING && code_bytes == 12 && !memcmp(code, "rate_limited", 12)) {
-                    stream_retry(loop, s);
+                if (s->state == STREAM_SUBSCRIBING
+                    && (loop->is_refusal ? loop->is_refusal(loop, s, data, (size_t)size)
+                                         : code_bytes == 12 && !memcmp(code, "rate_limited", 12))) {
+                    stream_retry(loop, s, data, (size_t)size);
                     return;
                 }
                 stream_note(loop, s, "error", code, (size_t)code_bytes);
@@ -409,7 +424,7 @@ static void stream_take_message(
             if (!loop->keep_ended) loop->violations++;
             break;
         }
-        default: /* welcome, lagging, renewed, go_away, and what is newer than this */
+        default: /* lagging, renewed, go_away, and what is newer than this */
             break;
         }
     }
@@ -432,15 +447,16 @@ static void stream_end(struct stream_loop *loop, struct stream *s, const char *w
 }
 
 /* Above the node's rate: it said so after the upgrade, or answered it by something else than 101. Come back. */
-static void stream_retry(struct stream_loop *loop, struct stream *s)
+static void stream_retry(struct stream_loop *loop, struct stream *s, const unsigned char *said, size_t size)
 {
+    double retry_s = loop->retry_in ? loop->retry_in(loop, s, said, size) : STREAM_RETRY_S;
     loop->refused++;
     loop->opening--;
     close(s->fd);
     s->fd = -1;
     s->state = STREAM_IDLE;
     s->sent = s->held_bytes = 0;
-    s->retry_at = stream_now_s() + STREAM_RETRY_S;
+    s->retry_at = stream_now_s() + retry_s;
 }
 
 static void stream_interest(struct stream_loop *loop, struct stream *s, int operation, uint32_t events)
@@ -558,7 +574,7 @@ static size_t stream_take(struct stream_loop *loop, struct stream *s, unsigned c
         if (!end) return 0;
         if (size < 12 || memcmp(bytes, "HTTP/1.1 101", 12)) {
             stream_note(loop, s, "upgrade answered", bytes, size < 12 ? size : 12);
-            stream_retry(loop, s);
+            stream_retry(loop, s, bytes, size);
             return size;
         }
         at = (size_t)(end - bytes) + 4;
@@ -603,7 +619,7 @@ static void stream_read(struct stream_loop *loop, struct stream *s)
     ssize_t got = recv(s->fd, loop->buffer + held, STREAM_READ_BYTES, 0);
     if (got <= 0) {
         if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-        if (s->state == STREAM_UPGRADING) stream_retry(loop, s);
+        if (s->state == STREAM_UPGRADING) stream_retry(loop, s, NULL, 0);
         else stream_end(loop, s, got ? strerror(errno) : "ended without a close frame");
         return;
     }

@@ -12,6 +12,7 @@ from chaos.drills.catalog import DRILLS, Drill
 from chaos.drills.commands import drill
 from chaos.drills.drill import Claim, DrillOptions, Outcome
 from chaos.drills.waiting import DrillFailed
+from chaos.load.svg_plots import Lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,8 +75,9 @@ def test_a_temporary_folder_is_removed_unless_it_is_needed(
 def test_a_drill_that_cannot_judge_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Status 1, with the reason and the folder."""
     monkeypatch.setitem(DRILLS, "kill", Drill("kill", "nothing", 1, Scripted(DrillFailed("not within 5 s"))))
-    result = CliRunner().invoke(drill, ["run", "kill", "--no-faults", "--data-dir", str(tmp_path)])
-    assert result.exit_code == 1
+    arguments = ["run", "kill", "--no-faults", "--data-dir", str(tmp_path)]
+    result = CliRunner().invoke(drill, arguments, standalone_mode=False)
+    assert result.return_value == 1
     assert "kill: not within 5 s" in result.output
     assert str(tmp_path) in result.output
 
@@ -89,6 +91,27 @@ def test_the_report_names_the_command_that_makes_it(monkeypatch: pytest.MonkeyPa
     assert document["command"] == "khala drill run kill --kills 300 --seed 1"
     assert document["command"] in page.read_text()
     assert json.loads(page.with_suffix(".json").read_text()) == document
+
+
+def test_reports_of_several_drills_are_named_by_date_and_drill(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One page each, with plots where the drill has some; one path cannot hold two of them."""
+    plot = Lines("title", "x", "y", [("median", [(0.0, 1.0), (1.0, 2.0)])], spans=[("harm", 0.2, 0.4)])
+    found = Outcome([Claim("Nothing is lost", "0", is_met=True)], {}, [], (plot,))
+    for name in ("kill", "node-kill"):
+        monkeypatch.setitem(DRILLS, name, Drill(name, "nothing", 1, Scripted(found)))
+    arguments = ["run", "kill", "node-kill", "--data-dir", str(tmp_path / "data")]
+    runner = CliRunner()
+    done = runner.invoke(drill, [*arguments, "--report-dir", str(tmp_path / "r")], standalone_mode=False)
+    assert done.return_value == 0
+    names = sorted(path.name.split("-", 3)[3] for path in (tmp_path / "r").iterdir())
+    assert names == [f"{name}.{end}" for name in ("kill", "node-kill") for end in ("json", "md", "svg")]
+    (page,) = (tmp_path / "r").glob("*-node-kill.md")
+    drawing = page.with_suffix(".svg")
+    assert f"({drawing.name})" in page.read_text()
+    assert "harm" in drawing.read_text()
+    assert runner.invoke(drill, [*arguments, "--report", str(tmp_path / "x.md")]).exit_code == 2
 
 
 @pytest.mark.parametrize("is_json", [False, True])

@@ -46,6 +46,8 @@ LOAD: Mapping[str, Any] = {
     "events_per_s": 199.0,
     "seconds": 5.0,
     "passes_judged": 3,
+    "closes": 1,
+    "samples": 8,
 }
 BROKEN = Violation("gap", "follower", "run:x:events", 7, "follows 5")
 KEPT = Verdict(10, [], [], [CLIENT], LOAD, Deliveries.of([]))
@@ -84,6 +86,7 @@ def test_what_was_kept_is_claimed() -> None:
     [
         ({"broken_histories": [BROKEN]}, "applied history"),
         ({"broken_appends": [BROKEN]}, "acknowledged append"),
+        ({"broken_rules": [BROKEN]}, "Nobody got what is not theirs"),
         ({"clients": [{**CLIENT, "gaps": 1}]}, "No gap"),
         ({"clients": [{**CLIENT, "repeats": 1}]}, "No gap"),
         ({"clients": [{**CLIENT, "applied": 0}]}, "applied history"),

@@ -22,10 +22,11 @@ NO_PROCESS = 2**22 + 1
 
 
 def test_cpu_time_is_that_of_the_process() -> None:
-    """To the tick of the clock, which is 10 ms."""
+    """By the kernel's own clock of it; a tree is read in ticks of 10 ms."""
+    before = time.process_time()
     ours = cpu_s_of_process(os.getpid())
-    assert ours == pytest.approx(time.process_time(), abs=0.05)
-    assert cpu_s_of_tree(os.getpid()) >= ours
+    assert before <= ours <= time.process_time()
+    assert cpu_s_of_tree(os.getpid()) >= ours - 0.05
 
 
 def test_memory_grows_by_what_is_touched() -> None:

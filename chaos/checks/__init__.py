@@ -1,0 +1,1 @@
+"""The rules of the checker, one module for each kind of evidence; ``chaos/checker.py`` applies them."""
