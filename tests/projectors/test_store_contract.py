@@ -1,4 +1,4 @@
-"""One suite for the store in memory and the real one: what the projector relies on."""
+"""One suite for the stores in memory, the simulation's among them, and the real one: what the projector relies on."""
 
 from __future__ import annotations
 
@@ -9,14 +9,27 @@ import attrs
 import pytest
 
 from khala_contracts import kinds
-from khala_contracts.topics import format_user_runs
+from khala_contracts.topics import Lineage, format_user_runs
 from runtime.core import summary_pace
+from runtime.core.batch_commit import BatchCommit
+from runtime.core.commands import CreateRun, Request
 from runtime.core.projection_step import ProjectionStep, SourceRead
 from runtime.core.projections import ProjectionFailed
-from tests.actors.runtime.rig import USER, CountingIds, topic_of
+from runtime.core.rate_limit import RateLimiter
+from tests.actors.runtime.memory_journal_store import MemoryJournalStore
+from tests.actors.runtime.rig import (
+    LINEAGE,
+    USER,
+    CountingIds,
+    alone,
+    append,
+    facts,
+    key,
+    topic_of,
+)
 from tests.postgres_cluster import Database  # noqa: TC001  # pytest looks at annotations
 from tests.projectors.memory_projection_store import MemoryProjectionStore
-from tests.projectors.rig import STEP, THOUGHT, open_bench
+from tests.projectors.rig import STEP, THOUGHT, events, open_bench
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -88,19 +101,50 @@ class PostgresWorld:
         return [frame["key"] for frame in await self.bench.frames()]
 
 
+@attrs.define
+class SimulatedWorld:
+    store: MemoryJournalStore
+    generation: int
+    ids: CountingIds = attrs.field(factory=lambda: CountingIds(500_000))
+
+    async def write(self, number: int, *given: tuple[str, dict[str, object]]) -> TopicName:
+        run = facts(number, name=f"run {number}")
+        requests: list[Request] = []
+        if run.topic not in self.store.tables.topics:
+            requests.append(Request(USER, "request", key(), CreateRun(run, events(STARTED, ids=self.ids))))
+        if given:
+            requests.append(append(run, events(*given, ids=self.ids)))
+        async with self.store.open_writer(self.generation) as writer:
+            for request in requests:
+                batch = BatchCommit(
+                    alone(request), limiter=RateLimiter({}), now=0.0, lineage=Lineage(LINEAGE)
+                )
+                await writer.commit_batch(batch)
+        return run.topic
+
+    async def told(self) -> list[str | None]:
+        row = self.store.tables.topics.get(format_user_runs(USER))
+        return [] if row is None else row.compaction_keys
+
+
 @asynccontextmanager
 async def opened(kind: str, database: Database | None) -> AsyncIterator[World]:
-    """Open one of the two."""
-    if database is None:
+    """Open one of them."""
+    if kind == "simulated":
+        store = MemoryJournalStore()
+        store.page_events_max = 5
+        authority = await store.take_authority(holder="test", lineage_candidate=LINEAGE)
+        yield SimulatedWorld(store, authority.generation)
+    elif database is None:
         yield MemoryWorld()
     else:
         async with open_bench(database, page_events_max=5) as bench:
             yield PostgresWorld(bench)
 
 
-@pytest.fixture(params=["memory", "postgres"])
+@pytest.fixture(params=["memory", "simulated", "postgres"])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    """Both stores, one after the other."""
+    """All stores, one after the other."""
     database = request.getfixturevalue("runtime_database") if request.param == "postgres" else None
     async with opened(request.param, database) as made:
         yield made

@@ -88,7 +88,7 @@ def requests_of(wished: list[Wish]) -> list[Request]:
 
 async def play(batches: list[list[Submission]]) -> tuple[list[list[Outcome]], MemoryJournalStore]:
     """Return the outcomes of the batches, and the store they leave."""
-    store = MemoryJournalStore(tick_us=0)
+    store = MemoryJournalStore()
     limiter = RateLimiter(RATES)
     authority = await store.take_authority(holder="test", lineage_candidate=LINEAGE)
     outcomes: list[list[Outcome]] = []
