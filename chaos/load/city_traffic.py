@@ -28,7 +28,6 @@ from chaos.load.native_tools import compile_native
 from chaos.load.process_figures import kernel_socket_bytes
 from chaos.load.rig import open_access
 from chaos.load.system_under_test import SystemFailedError
-from khala.adapters.embedded_nats import USER as NATS_USER
 from khala_contracts.topics import format_run_events
 
 if TYPE_CHECKING:
@@ -211,7 +210,7 @@ class _TrafficRun:
         servers = fanout["nats_servers"]
         assert isinstance(servers, list)
         subject = f"{fanout.get('subject_prefix', 'khala')}.v1.>"
-        login = json.dumps({"user": NATS_USER, "pass": self._rig.secret("nats_password")})[1:-1]
+        login = json.dumps({"user": "khala-node", "pass": self._rig.secret("nats_node")})[1:-1]
         names = ("head", "runs", "bodies", "plan", "feed.log")
         words = (
             urlsplit(self._rig.runtime_url).port,

@@ -22,6 +22,7 @@ from chaos.load.cycles_command import SMOKE_CYCLES, measure_cycles
 from chaos.load.fairness_command import SMOKE_FAIRNESS, fairness, measure_fairness
 from chaos.load.native_client import ReceiverFailedError
 from chaos.load.native_tools import CompilerMissingError
+from chaos.load.nodes_command import nodes, smoke_nodes
 from chaos.load.origin import OUR_ROUTER, LostFramesError, OriginSetup, RouterFailedError, measure_origin
 from chaos.load.origin_http import WrongAnswerError
 from chaos.load.replay import measure_replay
@@ -52,6 +53,7 @@ SMOKES_ON_RIG: Final[Sequence[Callable[[Rig, Callable[[str], None]], Report]]] =
     partial(measure_connections, SMOKE_CONNECTIONS),
     partial(measure_cycles, SMOKE_CYCLES),
     partial(measure_fairness, SMOKE_FAIRNESS),
+    smoke_nodes,
     partial(measure_replay, SMOKE_REPLAY),
     partial(measure_resume, SMOKE_RESUME),
     partial(measure_slow_consumer, SMOKE_SLOW_CONSUMER),
@@ -82,6 +84,7 @@ bench.add_command(added)
 bench.add_command(city)
 bench.add_command(connections)
 bench.add_command(fairness)
+bench.add_command(nodes)
 bench.add_command(replay)
 bench.add_command(resume)
 bench.add_command(stadium)

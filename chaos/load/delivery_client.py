@@ -52,9 +52,20 @@ class DeliveryClient(NativeProgram):
         *,
         log: Path | None = None,
         receive_buffer_bytes: int = 0,
+        look_every_us: int = 0,
     ) -> None:
-        """Start it; nobody is connected yet. ``receive_buffer_bytes`` is SO_RCVBUF, 0 the kernel's own."""
+        """Start it; nobody is connected yet.
+
+        Args:
+            program: From ``compile_native("delivery_client", ...)``.
+            port: Of the node, on 127.0.0.1.
+            preambles: From ``write_preambles``; one connection for each entry, in this order.
+            log: See ``read_log``.
+            receive_buffer_bytes: SO_RCVBUF; 0: the kernel's own.
+            look_every_us: It sleeps so long between two looks; 0: the kernel wakes it for each frame.
+        """
         command = [str(program), str(port), str(preambles), "--receive-buffer", str(receive_buffer_bytes)]
+        command += ["--look-every-us", str(look_every_us)] if look_every_us else []
         super().__init__([*command, *(["--log", str(log)] if log is not None else [])])
 
     def command(self, line: str, *, timeout_s: float = 0.0) -> dict[str, Any]:

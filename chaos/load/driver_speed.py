@@ -23,6 +23,7 @@ import trio
 from fanout_drivers.base import RecordCopy
 from fanout_drivers.opening import DriverContext, FanoutConfig, open_driver
 from khala.adapters.embedded_nats import open_embedded_nats
+from khala.adapters.embedded_nats_config import NatsRole
 from khala.adapters.embedded_postgres import init_cluster, start_server, stop_server
 from khala.adapters.embedded_postgres_roles import bootstrap_roles
 from khala_contracts.topics import format_run_events
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from fanout_drivers.base import FanoutDriver, FanoutSubscriber
     from khala_contracts.topics import TopicName
 
+# One process does both ends.
+TOOL: Final = NatsRole(name="tool", may_publish=(">",), may_subscribe=(">",))
 TOPICS: Final = 20
 RECORDS: Final = 40_000
 RECORD_BYTES: Final = 1_024
@@ -132,12 +135,13 @@ async def measure(folder: Path, dsns: Mapping[str, str], superuser_dsn: str) -> 
     topics = [format_run_events(ids.new("run")) for _ in range(TOPICS)]
     async with AsyncExitStack() as held:
         await held.enter_async_context(open_asyncio_loop())
-        server = await held.enter_async_context(open_embedded_nats(folder, free_port()))
+        server = await held.enter_async_context(open_embedded_nats(folder, free_port(), roles=(TOOL,)))
         nats = FanoutConfig(
             driver="nats",
             nats_servers=(server.url,),
-            nats_user=server.user,
-            nats_password=Secret(server.password),
+            nats_user=server.command.login("tool")[0],
+            nats_password=Secret(server.command.login("tool")[1]),
+            nats_doorbell=False,
         )
         for config in (FanoutConfig(driver="memory"), nats, FanoutConfig(driver="postgres")):
             context = DriverContext(

@@ -19,6 +19,7 @@ __all__ = ["load"]
 # Name: where its click command is.
 COMMANDS: Final[Mapping[str, str]] = {
     "cycles": "chaos.load.cycles_command:cycles_command",
+    "hopping": "chaos.load.hopping_command:hopping_command",
     "slow-consumer": "chaos.load.slow_consumer_command:slow_consumer_command",
     "topics": "chaos.load.topics_command:topics_command",
 }

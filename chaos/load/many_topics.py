@@ -200,8 +200,8 @@ class _Load:
         stream = await trio.open_tcp_stream("127.0.0.1", int(str(servers[0]).rpartition(":")[2]))
         options = {
             "verbose": False,
-            "user": fanout["nats_user"],
-            "pass": self._rig.secret("nats_password"),
+            "user": "khala-runtime",
+            "pass": self._rig.secret("nats_runtime"),
         }
         await stream.send_all(f"CONNECT {json.dumps(options)}\r\n".encode())
         return stream

@@ -22,7 +22,7 @@ import tempfile
 import tomllib
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 import trio
@@ -46,7 +46,19 @@ if TYPE_CHECKING:
     from chaos.load.process_figures import ProcessMemory
     from chaos.load.system_under_test import SystemUnderTest
 
-__all__ = ["NodeUnderTest", "Rig", "RigAccess", "RigSetup", "Viewer", "open_access", "running_rig"]
+__all__ = [
+    "SHARE_FILE",
+    "NodeUnderTest",
+    "Rig",
+    "RigAccess",
+    "RigSetup",
+    "Viewer",
+    "open_access",
+    "running_rig",
+]
+
+# In the folder of a rig of one process: see node_share.py.
+SHARE_FILE: Final = "node-share"
 
 
 @attrs.frozen
@@ -54,15 +66,31 @@ class RigSetup:
     """What is started.
 
     Attributes:
-        driver: What carries records to the nodes.
-        nodes: How many ``khala node`` processes.
+        driver: What carries records to the nodes; ``memory``: a ``khala up`` in one process, whose pid is
+            that of its node.
+        nodes: How many ``khala node`` processes; 1 with ``memory``.
         config: By section (``node``, ``runtime``, ``control``), what differs from the defaults; tables
             may be nested (``{"node": {"limits": {...}}}``).
     """
 
-    driver: Literal["nats", "postgres"] = "nats"
+    driver: Literal["nats", "postgres", "memory"] = "nats"
     nodes: int = 1
     config: Mapping[str, Mapping[str, object]] = attrs.field(factory=dict)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether each service is a process of its own."""
+        return self.driver != "memory"
+
+    @property
+    def options(self) -> list[str]:
+        """Return the words for ``khala up``."""
+        split = ["--split", "--nodes", str(self.nodes)] if self.is_split else []
+        return [*split, *(["--nats"] if self.driver == "nats" else [])]
+
+    def program(self, folder: Path) -> list[str]:
+        """Return what runs ``khala up``: in one process, with the node's share of its time told."""
+        return ["khala.cli"] if self.is_split else ["chaos.load.node_share", str(folder / SHARE_FILE)]
 
 
 @attrs.define
@@ -79,7 +107,7 @@ class Rig:
     @property
     def overrides(self) -> Mapping[str, Mapping[str, object]]:
         """What differs from the defaults, for the report."""
-        return {"up": {"split": True, "driver": self.setup.driver}, **self.setup.config}
+        return {"up": {"split": self.setup.is_split, "driver": self.setup.driver}, **self.setup.config}
 
     @property
     def org_id(self) -> str:
@@ -144,7 +172,7 @@ class Rig:
         return trio.run(create)
 
     def secret(self, name: str) -> str:
-        """Return one of the secrets of the data directory: fanout_key, nats_password, admin_token, ..."""
+        """Return one of the secrets of the data directory: fanout_key, nats_runtime, admin_token, ..."""
         return (self.system.data_dir / "secrets" / name).read_text(encoding="ascii").strip()
 
     def fanout_config(self) -> Mapping[str, object]:
@@ -185,9 +213,11 @@ def running_rig(setup: RigSetup) -> Iterator[Rig]:
     """
     with tempfile.TemporaryDirectory(prefix="khala-bench-") as name:
         folder = Path(name)
-        options = ["--split", "--nodes", str(setup.nodes), *(["--nats"] if setup.driver == "nats" else [])]
         config = toml_document(setup.config)
-        with running_system_under_test(folder, config=config, options=options) as system:
+        program = setup.program(folder)
+        with running_system_under_test(
+            folder, config=config, options=setup.options, program=program
+        ) as system:
             record = json.loads((system.data_dir / "up.json").read_text(encoding="utf-8"))
             yield Rig(setup, system, folder, trio.run(make_key, system), record)
 

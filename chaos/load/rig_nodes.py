@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NodeUnderTest", "running_node"]
 
-_START_TIMEOUT_S: Final = 30.0
+_START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.02
 

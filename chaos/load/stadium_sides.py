@@ -165,11 +165,11 @@ def node_side(
     (server,) = _list(fanout["nats_servers"])
     subject = encode_subject(str(fanout.get("subject_prefix", "khala")), writer.topic)
     command = [
-        str(programs.feed), server.rpartition(":")[2], str(fanout["nats_user"]), subject, str(node.port), str(first),
+        str(programs.feed), server.rpartition(":")[2], "khala-runtime", subject, str(node.port), str(first),
     ]  # fmt: skip
     with ExitStack() as held:
         feed = held.enter_context(
-            NativeProgram(command, secrets={"NATS_PASSWORD": rig.secret("nats_password")})
+            NativeProgram(command, secrets={"NATS_PASSWORD": rig.secret("nats_runtime")})
         )
         _judge(feed.ask("open", timeout_s=OPEN_TIMEOUT_S))
         client = held.enter_context(

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
+from chaos.checker import check_positions
 from khala_contracts.codec import (
     ClientHeartbeat,
     ErrorMessage,
@@ -135,10 +136,13 @@ class StreamSocket:
                 self.last_seq = message.start_seq
                 self.subscribed.set()
             case FramesMessage(frames=frames):
-                for frame in frames:
-                    if self.last_seq is None or frame.seq != self.last_seq + 1:
-                        raise StreamBrokenError(f"seq {frame.seq} after {self.last_seq}")
-                    self.last_seq = frame.seq
+                if self.last_seq is None:
+                    raise StreamBrokenError("frames before subscribed")
+                seqs = [frame.seq for frame in frames]
+                topic = frames[0].topic
+                for violation in check_positions(topic, seqs, source="socket", after_seq=self.last_seq):
+                    raise StreamBrokenError(str(violation))
+                self.last_seq = seqs[-1]
             case ErrorMessage():
                 self.codes = message.code, 0
             case _:

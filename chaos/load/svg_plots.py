@@ -56,6 +56,7 @@ class Lines:
         series: A label, and points in ascending order of x.
         has_log_x: The axis is of powers of ten; every x is positive then.
         target: Drawn as a line across, if there is one.
+        spans: A label, begin and end on the x axis, of what is shaded.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Lines:
     series: Sequence[tuple[str, Sequence[tuple[float, float]]]]
     has_log_x: bool = False
     target: float | None = None
+    spans: Sequence[tuple[str, float, float]] = ()
 
 
 def render_plots(plots: Sequence[Bars | Lines]) -> str:
@@ -127,6 +129,8 @@ def _draw_bars(axes: Axes, plot: Bars) -> None:
 
 
 def _draw_lines(axes: Axes, plot: Lines) -> None:
+    for label, begin, end in plot.spans:
+        axes.axvspan(begin, end, color="#b00020", alpha=0.12, label=label)
     for name, points in plot.series:
         axes.plot([x for x, _ in points], [y for _, y in points], label=name)
     if plot.has_log_x:

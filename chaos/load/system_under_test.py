@@ -15,6 +15,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 15.0
 DATABASE: Final = "khala"
+_NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
 _POLL_S: Final = 0.02
 
 
@@ -101,9 +103,17 @@ class SystemUnderTest:
 
 @contextmanager
 def running_system_under_test(
-    folder: Path, *, config: str, options: Sequence[str] = ()
+    folder: Path,
+    *,
+    config: str,
+    options: Sequence[str] = (),
+    environ: Mapping[str, str] = _NO_VARIABLES,
+    program: Sequence[str] = ("khala.cli",),
 ) -> Iterator[SystemUnderTest]:
     """Start ``khala up`` in ``folder`` with a TOML configuration and further options; end it with the block.
+
+    ``environ`` is over this process's variables, of which those of Khala are left out; ``program`` is the module
+    that runs ``khala``, and its first arguments.
 
     Raises:
         SystemFailedError: It was not ready within ``START_TIMEOUT_S``.
@@ -114,8 +124,11 @@ def running_system_under_test(
     words = [*(str(word) for option in own.items() for word in option), *options]
     with (folder / "up.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "khala.cli", "up", *words],
-            env={name: value for name, value in os.environ.items() if not name.startswith("KHALA_")},
+            [sys.executable, "-m", *program, "up", *words],
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("KHALA_")},
+                **environ,
+            },
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

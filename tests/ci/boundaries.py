@@ -50,7 +50,7 @@ FOREIGN_HEADER_ALLOWED = {
 ASYNCIO_MODULES = frozenset({"asyncio", "asyncpg", "nats", "trio_asyncio"})
 ASYNCIO_PLACES = re.compile(
     r"/adapters/postgres(_\w+)?(/|\.py$)|^khala/adapters/embedded_postgres\w*\.py$"
-    r"|^khala/service/khala_service/adapters/asyncio_bridge\.py$|^fanout_drivers/nats_connection\.py$"
+    r"|^khala/service/khala_service/adapters/asyncio_bridge\.py$|^fanout_drivers/nats_(client|connection)\.py$"
     r"|^khala/client/khala_client/asyncio/"
     r"|^(tests|chaos|runbooks/recipes)/"
 )

@@ -6,6 +6,7 @@ A part stands between ``<!-- generated: NAME -->`` and ``<!-- end generated -->`
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from tests.ci.checks import CheckContext, Problems
 from tests.ci.docs_links import documents
@@ -13,6 +14,7 @@ from tests.ci.docs_links import documents
 _PART = re.compile(r"(<!-- generated: ([a-z ]+) -->\n)(.*?)(<!-- end generated -->)", re.DOTALL)
 HOW = "run `python -m tests.ci docs --write`"
 CODE_PAGES = "runbooks/codes"
+REPORTS = Path(__file__).resolve().parents[2] / "runbooks" / "reports"
 
 
 def reason_codes_table() -> str:
@@ -55,7 +57,15 @@ def failpoints_table() -> str:
     return failpoints.markdown_table()
 
 
+def capacity_part() -> str:
+    """Return what machines would carry, computed from the newest reports."""
+    from chaos.load.capacity import Machines, capacity_tables, read_costs
+
+    return capacity_tables(read_costs(REPORTS), Machines())
+
+
 MAKERS: Mapping[str, Callable[[], str]] = {
+    "capacity": capacity_part,
     "failpoints": failpoints_table,
     "reason codes": reason_codes_table,
     "run transitions": run_transitions_table,

@@ -26,6 +26,21 @@ from tests.ci.runner import Lane
 
 README_TEST: Final = "tests/e2e/test_readme.py"
 OWNERSHIP_TEST: Final = "tests/security/test_table_ownership.py"
+# Run beside the rest of their lane, in a second process: they wait for real clocks most of the time.
+WAITING_INTEGRATION: Final = (
+    "tests/integration/drivers",
+    "tests/integration/khala_service",
+    "tests/integration/control",
+    "tests/replay",
+)
+# The same: each looks at one system or command at a time, and none of them measures how long it takes.
+PATIENT_E2E: Final = (
+    "cli_commands", "cli_login", "cli_reset", "client_snippets", "code_links", "first_run", "http_api",
+    "http_refusals", "logs", "metrics", "one_origin", "openapi", "pre_commit", "recipes", "secrets", "slim_client",
+    "tls", "verify",
+)  # fmt: skip
+# Rates and delays of many clients, which need both cores.
+MEASURING_E2E: Final = ("faulty_nodes", "revocation", "revocation_lost", "seam")
 
 LANES: Final = (
     Lane(
@@ -100,8 +115,17 @@ LANES: Final = (
         "real PostgreSQL, real clock; projectors and replay among it",
         budget_s=720,
         targets=("tests/integration", "tests/projectors", "tests/replay"),
+        beside=WAITING_INTEGRATION,
     ),
-    Lane("e2e", "processes and real sockets", 600, targets=("tests/e2e",), ignored=(README_TEST,)),
+    Lane(
+        "e2e",
+        "processes and real sockets",
+        600,
+        targets=("tests/e2e",),
+        ignored=(README_TEST,),
+        beside=tuple(f"tests/e2e/test_{name}.py" for name in PATIENT_E2E),
+        alone=tuple(f"tests/e2e/test_{name}.py" for name in MEASURING_E2E),
+    ),
     Lane(
         "security",
         "every refusal, as each principal and database role",
@@ -121,6 +145,7 @@ LANES: Final = (
         targets=("tests/web",),
     ),
     Lane("browser", "the live page in a real Chromium, on whole systems", 150, targets=("tests/browser",)),
+    Lane("sim", "whole systems in virtual time, decided by seeds; three defects of the day", 420, targets=("tests/sim",)),
     Lane(
         "drills",
         "processes killed under load, in short; the checker's verdict on their clients",

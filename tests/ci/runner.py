@@ -24,6 +24,8 @@ class Lane:
         budget_s: What it takes on two quiet cores; above it the report says so.
         targets: Files and folders for pytest.
         ignored: Those below the targets that another lane runs.
+        beside: Those below the targets that a second process runs at the same time.
+        alone: Those below the targets that run after all others.
         is_in_all: False for a lane that `all` leaves out.
     """
 
@@ -33,6 +35,8 @@ class Lane:
     checks: tuple[Check, ...] = ()
     targets: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
     is_in_all: bool = True
 
 
@@ -99,7 +103,14 @@ def run_lane(lane: Lane, context: CheckContext, *, only: str | None = None) -> t
             passed += 1
     run = TestRun()
     if lane.targets and only is None:
-        run = run_pytest(context.root, lane.targets, ignored=lane.ignored, budget_s=lane.budget_s)
+        run = run_pytest(
+            context.root,
+            lane.targets,
+            ignored=lane.ignored,
+            beside=lane.beside,
+            alone=lane.alone,
+            budget_s=lane.budget_s,
+        )
     results = list(run.outcomes.values())
     passed += results.count("passed")
     failed += results.count("failed")

@@ -210,6 +210,13 @@ def test_a_second_of_each_benchmark(tmp_path: Path) -> None:
             results["connections"]["results"][0]["proved"]
             == results["connections"]["results"][0]["setup"]["connections"]
         )
+        # Two systems of its own kind: one process, and the one that all others share.
+        check_document(results["nodes"])
+        assert results["nodes"]["overrides"]["up"] == {"driver": ["memory", "nats"]}
+        for shape in results["nodes"]["results"][0]["shapes"].values():
+            assert set(shape["sides"]) == {"memory, 1 node", "nats, 1 node", "nats, 2 nodes"}
+            for side in shape["sides"].values():
+                assert [part["deliveries"] for part in side["parts"]] == [shape["deliveries"]]
         # Nothing is held, whatever the machine is doing; memory needs more cycles than these.
         held = {target["name"]: target["is_met"] for target in results["cycles"]["targets"]}
         assert all(is_met for name, is_met in held.items() if "memory" not in name), held

@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.ci import pytest_lane
 from tests.ci.tree import ROOT
 
@@ -67,3 +69,78 @@ def test_hang_is_ended(tmp_path: Path) -> None:
     )
     run = pytest_lane.run_pytest(ROOT, [str(tmp_path)], budget_s=0.4)
     assert run.problems == ["pytest: not finished after 2 s, ended"]
+
+
+def write_pair(folder: Path) -> tuple[str, str]:
+    """Write two folders whose tests pass only while the other's runs; return them."""
+    names = ("first", "second")
+    for own, other in (names, names[::-1]):
+        (folder / own).mkdir()
+        (folder / own / f"test_{own}.py").write_text(
+            "import pathlib, time\n"
+            f"def test_{own}():\n"
+            f"    pathlib.Path({str(folder / own)!r}, 'here').touch()\n"
+            "    ends = time.monotonic() + 20\n"
+            f"    while not pathlib.Path({str(folder / other)!r}, 'here').exists():\n"
+            "        assert time.monotonic() < ends\n"
+            "        time.sleep(0.01)\n",
+            encoding="utf-8",
+        )
+    return str(folder / "first"), str(folder / "second")
+
+
+def test_two_processes_run_at_once_and_each_test_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What runs beside is left out of the first process; outcomes are those of both, and so is the report."""
+    first, second = write_pair(tmp_path)
+    (tmp_path / "first" / "test_more.py").write_text("def test_more(): pass\n", encoding="utf-8")
+    more = f"{first}/test_more.py"
+    # One is below a target, the other is a target itself.
+    run = pytest_lane.run_pytest(ROOT, [first, second], beside=[second, more], budget_s=30)
+    assert (list(run.outcomes.values()), run.problems) == (["passed"] * 3, [])
+    reports = capfd.readouterr().out
+    assert [reports.count(f"{count} passed") for count in (1, 2)] == [1, 1]
+
+
+def test_a_failure_beside_is_one_of_the_lane(tmp_path: Path) -> None:
+    """As is its hang; a folder that is gone is said before anything runs."""
+    first, second = write_pair(tmp_path)
+    (tmp_path / "second" / "test_second.py").write_text("def test_bad(): assert 0\n", encoding="utf-8")
+    (tmp_path / "first" / "test_first.py").write_text("def test_good(): pass\n", encoding="utf-8")
+    run = pytest_lane.run_pytest(ROOT, [first], beside=[second], budget_s=30)
+    assert sorted(run.outcomes.values()) == ["failed", "passed"]
+    (tmp_path / "second" / "test_second.py").write_text(
+        "import signal\ndef test_hang(): signal.pause()\n", encoding="utf-8"
+    )
+    run = pytest_lane.run_pytest(ROOT, [first], beside=[second], budget_s=0.4)
+    # The first process needs a second to start: on a busy machine it is ended as well.
+    assert set(run.problems) == {"pytest: not finished after 2 s, ended"}
+    run = pytest_lane.run_pytest(ROOT, [first], beside=["tests/gone"], budget_s=1)
+    assert run.problems == ["tests/gone: no such file or folder"]
+
+
+def test_what_runs_alone_runs_after_both(tmp_path: Path) -> None:
+    """Nothing is beside it, it runs once, and its failure is the lane's."""
+    _, second = write_pair(tmp_path)
+    marks = [str(tmp_path / name / "over") for name in ("first", "second")]
+    for name in ("first", "second"):
+        with (tmp_path / name / f"test_{name}.py").open("a", encoding="utf-8") as file:
+            file.write(f"    time.sleep(0.3)\n    pathlib.Path({str(tmp_path / name / 'over')!r}).touch()\n")
+    (tmp_path / "test_last.py").write_text(
+        "import pathlib\n"
+        f"def test_last(): assert all(pathlib.Path(mark).exists() for mark in {marks!r})\n"
+        "def test_bad(): assert 0\n",
+        encoding="utf-8",
+    )
+    run = pytest_lane.run_pytest(
+        ROOT, [str(tmp_path)], beside=[second], alone=[str(tmp_path / "test_last.py")], budget_s=30
+    )
+    by_name = {node.rpartition("::")[2]: outcome for node, outcome in run.outcomes.items()}
+    assert by_name == {
+        "test_first": "passed",
+        "test_second": "passed",
+        "test_last": "passed",
+        "test_bad": "failed",
+    }
+    assert run.problems == []

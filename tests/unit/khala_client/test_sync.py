@@ -151,10 +151,10 @@ def test_a_subscribe_behind_a_renew_is_judged_by_the_new_grants() -> None:
     session.machine.follow(TOPIC, "beginning")
     session.machine.follow(OTHER, "beginning")
     session.connect()
-    session.machine.end_topic(OTHER, KhalaError("internal"))
+    session.tell(codec.Unsubscribed(OTHER, codec.UnsubscribedReason.FORBIDDEN))
     renewed = session.machine.renew("second", (TOPIC,))
     assert len(renewed.send) == 1
-    session.machine.follow(OTHER, "beginning")
+    assert session.machine.follow(OTHER, "beginning").send == ()
     assert session.machine.tick(NOW_S).send == ()
 
 
