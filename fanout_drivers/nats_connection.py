@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["NatsHandler", "NatsSession", "open_nats_session"]
 
 CONNECT_TIMEOUT_S: Final = 5.0
+# The client bounds its own end; past this a library hangs.
+END_TIMEOUT_S: Final = 3.0
 # The library says that a connection ended when it has closed it, which may take for ever; its state
 # changes at once.
 LOOK_S: Final = 0.2
@@ -230,4 +232,5 @@ async def open_nats_session(
         session._is_connecting = False
         session.fail("closed")
         if is_begun:
-            await end_client(client)
+            with trio.move_on_after(END_TIMEOUT_S, shield=True):
+                await end_client(client)

@@ -42,7 +42,7 @@ class NetworkFaults:
     """
 
     delay: Latency = _QUICK
-    short_write: float = 0.0
+    short_write: float = 0.1
     cut: dict[tuple[str, str], None] = attrs.field(factory=dict)
     stale_balancer: float = 0.0
 

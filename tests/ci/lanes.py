@@ -145,7 +145,12 @@ LANES: Final = (
         targets=("tests/web",),
     ),
     Lane("browser", "the live page in a real Chromium, on whole systems", 150, targets=("tests/browser",)),
-    Lane("sim", "whole systems in virtual time, decided by seeds; three defects of the day", 420, targets=("tests/sim",)),
+    Lane(
+        "sim",
+        "whole systems in virtual time, decided by seeds; three defects of the day",
+        420,
+        targets=("tests/sim",),
+    ),
     Lane(
         "drills",
         "processes killed under load, in short; the checker's verdict on their clients",
