@@ -186,8 +186,10 @@ describe("what the path does", () => {
     log.append(2);
     world.socket.node.publish(); // and lost
     await world.say(world.socket.node.heartbeat());
+    await world.say(world.socket.node.heartbeat()); // at the same moment: a slow path brought both
     assert.equal(follower.count("gap_seen"), 0);
     assert.deepEqual(follower.seqs, [1, 2]);
+    await world.advance(15_000);
     await world.say(world.socket.node.heartbeat());
     assert.equal(follower.count("gap_seen"), 1);
     follower.assertFollows(log);

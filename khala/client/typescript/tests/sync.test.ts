@@ -6,9 +6,10 @@ import type { Output } from "../src/core/happenings.ts";
 import { type Decision, FOLLOWS_MAX, SyncMachine } from "../src/core/sync.ts";
 import { Unavailable } from "../src/errors.ts";
 import { startBytes } from "../src/core/links.ts";
-import { LogModel, NodeModel, sealNow, sha256, topicNumber } from "./node_model.ts";
+import { control, framesMessage, LogModel, NodeModel, sealNow, sha256, topicNumber } from "./node_model.ts";
 
 const TOPIC = topicNumber(1);
+const OTHER = topicNumber(2);
 
 /** A machine and its node, whose answers wait until they are delivered. */
 class Session {
@@ -16,6 +17,7 @@ class Session {
   readonly node: NodeModel;
   readonly said: string[] = [];
   readonly given: bigint[] = [];
+  readonly happened: string[] = [];
   private answers: string[] = [];
 
   constructor(...logs: LogModel[]) {
@@ -37,6 +39,7 @@ class Session {
       this.answers.push(...this.node.receive(text));
     }
     for (const happening of output.happenings) {
+      this.happened.push(happening.type);
       if (happening.type === "delivered") this.given.push(...happening.frames.map(({ frame }) => frame.seq));
       if (happening.type !== "seal_due") continue;
       const { topic, ticket, chain, links } = happening;
@@ -44,11 +47,16 @@ class Session {
     }
   }
 
+  /** Let `text` of the node arrive, `nowMs` after the beginning. */
+  receive(text: string, nowMs = 0): void {
+    this.perform(this.machine.receiveUntrusted(text, nowMs));
+  }
+
   /** Let what the node has said until now arrive. */
   deliver(): void {
     const texts = this.answers;
     this.answers = [];
-    for (const text of texts) this.perform(this.machine.receiveUntrusted(text, 0));
+    for (const text of texts) this.receive(text);
   }
 }
 
@@ -100,6 +108,83 @@ test("a paused topic is left, and resumed after its cursor", () => {
   session.perform(session.machine.resume(TOPIC));
   session.deliver();
   assert.deepEqual(session.given, [1n, 2n, 3n, 4n, 5n]);
+});
+
+/** Follow TOPIC, whose tail is lost, and OTHER; return them live, and what brings `OTHER` one more frame. */
+function withLostTail(): [Session, () => void] {
+  const [log, other] = [logOf(2), logOf(1, 2)];
+  const session = new Session(log, other);
+  session.follow(TOPIC);
+  session.follow(OTHER);
+  session.connect();
+  session.deliver();
+  log.append(3);
+  session.node.publish(); // and lost
+  const frameOfOther = (): void => {
+    other.append(1);
+    session.receive(framesMessage([other.frames.at(-1)!]));
+  };
+  return [session, frameOfOther];
+}
+
+function gapsOf(session: Session): number {
+  return session.happened.filter((type) => type === "gap_seen").length;
+}
+
+test("frames of others are no lost tail until it would have been our turn", () => {
+  const [session, frameOfOther] = withLostTail();
+  session.receive(session.node.heartbeat(), 0);
+  // 20 messages for each of two topics, and the same once more.
+  for (let number = 1; number < 60; number += 1) {
+    frameOfOther();
+    session.receive(session.node.heartbeat(), 15_000 * number);
+    assert.equal(gapsOf(session), 0, String(number));
+  }
+  frameOfOther();
+  session.receive(session.node.heartbeat(), 15_000 * 60);
+  assert.equal(gapsOf(session), 1);
+});
+
+test("frames of others, then silence: a lost tail", () => {
+  const [session, frameOfOther] = withLostTail();
+  session.receive(session.node.heartbeat(), 0);
+  frameOfOther();
+  session.receive(session.node.heartbeat(), 15_000);
+  assert.equal(gapsOf(session), 0);
+  session.receive(session.node.heartbeat(), 22_499);
+  assert.equal(gapsOf(session), 0);
+  session.receive(session.node.heartbeat(), 22_500);
+  assert.equal(gapsOf(session), 1);
+});
+
+test("a subscribe behind a renew is judged by the new grants", () => {
+  const session = new Session(logOf(1), logOf(2, 2));
+  session.follow(TOPIC);
+  session.follow(OTHER);
+  session.connect();
+  session.deliver();
+  session.receive(control({ unsubscribed: { topic: OTHER, reason: "UNSUBSCRIBED_REASON_FORBIDDEN" } }));
+  session.said.length = 0;
+  session.perform(session.machine.renew("second", [TOPIC]));
+  session.follow(OTHER);
+  session.perform(session.machine.tick(0));
+  assert.deepEqual(session.said, ["renew"]);
+  session.deliver();
+  assert.equal(session.happened.at(-1), "token_due");
+});
+
+test("a token without a topic that is followed is not presented", () => {
+  const session = new Session(logOf(1), logOf(2, 2));
+  session.follow(TOPIC);
+  session.follow(OTHER);
+  session.connect();
+  session.deliver();
+  session.said.length = 0;
+  session.perform(session.machine.renew("second", [TOPIC]));
+  assert.deepEqual(session.said, []);
+  assert.equal(session.happened.at(-1), "token_due");
+  session.perform(session.machine.renew("third", [OTHER, TOPIC]));
+  assert.deepEqual(session.said, ["renew"]);
 });
 
 /** Cut 1,000 clients at 0 ms; `judge` says null (come in), 0 (nobody there) or when to return. Return the shares of seconds. */

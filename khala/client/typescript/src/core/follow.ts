@@ -51,6 +51,28 @@ export const GAPS_PER_CONNECTION_MAX = 3;
 
 export type FollowState = "detached" | "asked" | "replaying" | "live" | "leaving" | "ended";
 
+/** When a heartbeat came, and what else had come by then. */
+export interface HeartbeatMoment {
+  readonly nowMs: number;
+  /** Messages with frames of any topic that have come so far. */
+  readonly framesSeen: number;
+  /** Two heartbeats closer together than that were brought together by a slow path. */
+  readonly settleMs: number;
+  /** After so many messages of other topics it would have been ours. */
+  readonly turns: number;
+}
+
+/** What heartbeats have shown since we stand at `seq`, below the head. */
+interface Behind {
+  readonly seq: bigint;
+  /** Messages with frames of any topic that had come at the first of them. */
+  readonly framesFirst: number;
+  /** When the last one came that counts. */
+  readonly atMs: number;
+  /** And the messages until then. */
+  readonly framesSeen: number;
+}
+
 /** Follows one topic from `after` until it is left or ended. */
 export class TopicFollow {
   state: FollowState = "detached";
@@ -67,8 +89,8 @@ export class TopicFollow {
   private isUnsubscribeDue = false;
   // Why it ended, while frames from before the end are still being sealed.
   private ending: KhalaError | null = null;
-  // Our seq when a heartbeat last showed a head beyond it; the same again is a lost tail.
-  private behindAtSeq: bigint | null = null;
+  // Since a heartbeat showed a head beyond us; null if none has.
+  private behind: Behind | null = null;
 
   /**
    * @param after - Where to begin.
@@ -158,7 +180,7 @@ export class TopicFollow {
     if (this.state !== "ended") this.state = "detached";
     this.gapsHere = 0;
     this.isUnsubscribeDue = false;
-    this.behindAtSeq = null;
+    this.behind = null;
   }
 
   /** Enter `ended` because of `error`; told after the frames that were accepted before. */
@@ -204,7 +226,7 @@ export class TopicFollow {
     this.backlog ??= new Backlog(this.topic, message.startSeq, message.chainAtStart);
     this.backlog.expectThrough(message.headSeq);
     this.backoff = new Backoff();
-    this.behindAtSeq = null;
+    this.behind = null;
     const { seq, chain: sealed } = this.backlog;
     const cursor: Cursor = { topic: this.topic, seq, lineage: this.lineage, chain: sealed };
     const started: Replaying = { type: "replaying", topic: this.topic, cursor, headSeq: message.headSeq };
@@ -291,7 +313,7 @@ export class TopicFollow {
   }
 
   /** Compare at a seq of ours; find a lost tail. Never moves the cursor. */
-  noteHeartbeat(message: TopicHeartbeat): readonly Happening[] {
+  noteHeartbeat(message: TopicHeartbeat, moment: HeartbeatMoment): readonly Happening[] {
     if (!this.isFlowing || this.rule === null || this.backlog === null) return [];
     const { headSeq, headroomFrames, headroomMs } = message;
     const seen: Happening = { type: "head_seen", topic: this.topic, headSeq, headroomFrames, headroomMs };
@@ -301,15 +323,28 @@ export class TopicFollow {
         : [];
     if (confirmed === null) return this.endMismatch(headSeq, this.lineage);
     if (this.state === "live" && headSeq > this.rule.seq) {
-      // The control lane overtakes frames, so one heartbeat beyond our seq says nothing. Two of them
-      // without a single frame in between: the tail got lost and nothing followed it.
-      if (this.behindAtSeq === this.rule.seq) {
-        this.behindAtSeq = null;
+      if (this.isTailLost(this.rule.seq, moment)) {
+        this.behind = null;
         return [seen, ...this.resumeAfterGap(headSeq + 1n)];
       }
-      this.behindAtSeq = this.rule.seq;
     }
     return [seen, ...confirmed];
+  }
+
+  /** Note one more heartbeat beyond `seq`, where we stand; true if what follows there will not come. */
+  private isTailLost(seq: bigint, { nowMs, framesSeen, settleMs, turns }: HeartbeatMoment): boolean {
+    // The control lane overtakes frames, so one heartbeat beyond our seq says nothing, nor do two that a
+    // slow path has brought together, or between frames of other topics. Lost is what did not come although
+    // nothing else did, or so much that it was our turn.
+    const behind = this.behind;
+    if (behind?.seq !== seq) {
+      this.behind = { seq, framesFirst: framesSeen, atMs: nowMs, framesSeen };
+      return false;
+    }
+    if (nowMs - behind.atMs < settleMs) return false;
+    if (framesSeen === behind.framesSeen || framesSeen - behind.framesFirst >= turns) return true;
+    this.behind = { ...behind, atMs: nowMs, framesSeen };
+    return false;
   }
 
   /** The node has more than we take; nothing to do but to know it. */
@@ -324,7 +359,7 @@ export class TopicFollow {
     if (this.state === "asked" || this.state === "ended") return [];
     const wasFlowing = this.isFlowing;
     this.state = "detached";
-    this.behindAtSeq = null;
+    this.behind = null;
     if (message.reason === "forbidden") return this.end(new Forbidden("forbidden", { topic: this.topic }));
     if (!wasFlowing || message.reason !== "slow_consumer") return [];
     // A minute without a release forgives those before it.

@@ -71,7 +71,8 @@ export class ClientProtocol {
   leaveAtMs: number | null = null;
   /** When we may connect again; never before `leaveAtMs`. */
   returnAtMs: number | null = null;
-  private heartbeatIntervalMs = HEARTBEAT_INTERVAL_MS;
+  /** Time between two heartbeats, as the welcome names it. */
+  heartbeatIntervalMs = HEARTBEAT_INTERVAL_MS;
   private deadAfterMs = DEAD_AFTER_MS;
   // Server wall clock minus our monotonic clock; set by welcome.
   private serverOffsetMs = 0;

@@ -16,7 +16,7 @@
  */
 
 import { errorFor, KhalaError, ReauthRequired, UpgradeRequired } from "../errors.ts";
-import type { ErrorMessage, ServerMessage } from "../wire/server_messages.ts";
+import type { ErrorMessage, ServerMessage, TopicHeartbeat } from "../wire/server_messages.ts";
 import type { Bytes } from "../wire/types.ts";
 import { type Advised, adviseClose } from "./advice.ts";
 import { Backoff, type Random } from "./backoff.ts";
@@ -30,6 +30,9 @@ import { ClientProtocol, RemoteProtocolError } from "./protocol.ts";
 export const FOLLOWS_MAX = 256;
 // What a subscribe may name if the welcome does not say.
 const TOPICS_PER_MESSAGE = 64;
+// In so many rounds a node has sent something of every topic that has frames: its largest frame has 16 times
+// the bytes of one turn.
+const TURNS = 20;
 
 /** Wait `delayMs`, mint a token, connect and resume; `code` says why it ended. */
 export interface Reconnect {
@@ -65,6 +68,8 @@ export class SyncMachine {
   private isTokenAwaited = false;
   private wasFreshAuthorityRefused = false;
   private isClosedByUs = false;
+  // Messages with frames, of any topic and connection.
+  private framesSeen = 0;
 
   constructor(
     private readonly identity: Identity,
@@ -175,13 +180,14 @@ export class SyncMachine {
   private dispatch(message: ServerMessage, nowMs: number): readonly Happening[] {
     switch (message.type) {
       case "frames":
+        this.framesSeen += 1;
         return this.followNamed(message.frames[0]!.topic).noteFrames(message.frames);
       case "subscribed":
         return this.followNamed(message.topic).noteSubscribed(message);
       case "replay_complete":
         return this.followNamed(message.topic).noteReplayComplete(message);
       case "heartbeat":
-        return message.topics.flatMap((beat) => this.follows.get(beat.topic)?.noteHeartbeat(beat) ?? []);
+        return this.noteHeartbeat(message.topics, nowMs);
       // Both sides may end a subscription at once: what comes about one that is gone here (the ack of
       // an unsubscribe after the node's own decision) is about nothing any more.
       case "unsubscribed":
@@ -195,6 +201,13 @@ export class SyncMachine {
       default:
         return [];
     }
+  }
+
+  private noteHeartbeat(beats: readonly TopicHeartbeat[], nowMs: number): readonly Happening[] {
+    const settleMs = this.openProtocol().heartbeatIntervalMs / 2;
+    const turns = TURNS * (1 + this.follows.size);
+    const moment = { nowMs, framesSeen: this.framesSeen, settleMs, turns };
+    return beats.flatMap((beat) => this.follows.get(beat.topic)?.noteHeartbeat(beat, moment) ?? []);
   }
 
   private followNamed(topic: string): TopicFollow {
