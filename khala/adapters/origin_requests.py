@@ -142,8 +142,9 @@ class ClientConnection:
             return await self._forward(request, route)
         except UpstreamFailed as failure:
             is_harmless_twice = request.method in _SAFE_METHODS and not has_body(request)
-            # Race: the service closes a kept connection while the request is on its way.
-            if not (failure.was_kept and is_harmless_twice):
+            # Race: the service closes a kept connection while the request is on its way, or a node stops listening
+            # between the kernel's accepting a connection and its own.
+            if not (failure.may_be_repeated and is_harmless_twice):
                 raise
         return await self._forward(request, route, is_fresh=True)
 
@@ -258,7 +259,7 @@ class ClientConnection:
                     return None
                 case _:
                     if not has_begun:
-                        raise UpstreamFailed("closed", was_kept=upstream.is_kept)
+                        raise UpstreamFailed("closed", may_be_repeated=upstream.may_be_repeated)
                     self._http.send_failed()
                     return None
 

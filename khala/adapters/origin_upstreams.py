@@ -35,12 +35,13 @@ class UpstreamFailed(Exception):
     """A service does not answer, or broke off; the client has seen nothing of it.
 
     Attributes:
-        was_kept: It was a kept connection, which the service may have closed just before it was used.
+        may_be_repeated: What broke was a kept connection, which the service may have closed just before it was
+            used, or one for a WebSocket, which a node that leaves may never have accepted.
     """
 
-    def __init__(self, cause: str, *, was_kept: bool = False) -> None:
+    def __init__(self, cause: str, *, may_be_repeated: bool = False) -> None:
         super().__init__(cause)
-        self.was_kept = was_kept
+        self.may_be_repeated = may_be_repeated
 
 
 class Upstream:
@@ -71,7 +72,7 @@ class Upstream:
         try:
             await self.stream.send_all(wire)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise UpstreamFailed("broke while sending", was_kept=self.is_kept) from error
+            raise UpstreamFailed("broke while sending", may_be_repeated=self.may_be_repeated) from error
 
     async def next_event(self) -> h11.Event | type[h11.PAUSED]:
         """Return what the service says next.
@@ -87,7 +88,12 @@ class Upstream:
                     return event  # type: ignore[return-value]  # NEED_DATA is the one excluded
                 self.http.receive_data(await self.stream.receive_some(PIECE_MAX_BYTES))
             except (h11.RemoteProtocolError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise UpstreamFailed(type(error).__name__, was_kept=self.is_kept) from error
+                raise UpstreamFailed(type(error).__name__, may_be_repeated=self.may_be_repeated) from error
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """See UpstreamFailed."""
+        return self.is_kept or self._is_wire
 
     def close(self) -> None:
         """Close the connection; bytes that the kernel has are still sent."""

@@ -97,6 +97,32 @@ async def test_a_switch_that_nobody_asked_for_is_no_answer() -> None:
         assert (await rig.ask(get("/"))).startswith(b"HTTP/1.1 503")
 
 
+async def test_a_node_that_leaves_before_it_answers_is_passed_over() -> None:
+    """Race: it stops listening between the kernel's accepting a connection and its own. The next is asked, once."""
+
+    async def leave(service: Service, stream: trio.SocketStream, head: bytes, rest: bytes) -> None:
+        await stream.aclose()
+
+    leaver = Service(leave)
+
+    def both(rig: OriginRig) -> RouteTable:
+        routes = (Route("/"), Route("/sync", (leaver.port, rig.node.port), is_upgradable=True))
+        return RouteTable(routes)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(leaver.serve)
+        async with open_origin(node=_echo, table=both) as rig:
+            for number in (1, 2):
+                async with await rig.connect() as stream:
+                    await stream.send_all(WS)
+                    assert (await read_until(stream, b"hello")).startswith(b"HTTP/1.1 101")
+                assert (leaver.connections, rig.node.connections) == (number, number)
+        async with open_origin(node=leave) as rig:
+            assert (await rig.ask(WS)).startswith(b"HTTP/1.1 503")
+            assert rig.node.connections == 2
+        nursery.cancel_scope.cancel()
+
+
 async def test_nodes_take_turns_and_one_that_is_away_is_passed_over() -> None:
     """Four sockets over two nodes are two each; with one of them gone all go to the other; with none: 503."""
     other = Service(_echo)
