@@ -125,22 +125,28 @@ def _ended_connections(system: SplitSystem, node: str) -> int:
 def measure_refusals(system: SplitSystem, node: str, clients: StormClients, knocks: int) -> RefusalCost:
     """Measure what refusals cost, now that there is nothing else to do."""
     pid, in_words = system.pid(node), knocks // 10
+    before = cpu_s_of_process(pid)
+    pause(QUIET_S)
+    # What its connections cost the node while nobody knocks.
+    idle_share = (cpu_s_of_process(pid) - before) / QUIET_S
     # So many enter, so many others are told in words, and then, for hours, nobody is.
     limits = {"admission_per_s": 0.001, "admission_burst": in_words, "handshakes_max": in_words + 10}
     with changed_limits(system, [node], limits):
         clients.knock(0, silent=in_words, timeout_s=BACK_TIMEOUT_S)
         pause(LEFT_BEHIND_S)
-        told_ms = _cpu_ms_of(pid, clients, in_words, answer="told")
-        return RefusalCost(_cpu_ms_of(pid, clients, knocks, answer="bare"), told_ms)
+        told_ms = _cpu_ms_of(pid, clients, in_words, answer="told", idle_share=idle_share)
+        bare_ms = _cpu_ms_of(pid, clients, knocks, answer="bare", idle_share=idle_share)
+        return RefusalCost(bare_ms, told_ms)
 
 
-def _cpu_ms_of(pid: int, clients: StormClients, knocks: int, *, answer: str) -> float:
-    before = cpu_s_of_process(pid)
+def _cpu_ms_of(pid: int, clients: StormClients, knocks: int, *, answer: str, idle_share: float) -> float:
+    before, began_at = cpu_s_of_process(pid), time.monotonic()
     counted = clients.knock(knocks, timeout_s=BACK_TIMEOUT_S)
     pause(LEFT_BEHIND_S)
     if counted[answer] < knocks - 1:
         raise DrillFailed(f"{knocks} knocks were to be answered {answer}, and were {counted}")
-    return (cpu_s_of_process(pid) - before) * 1000 / knocks
+    used_s = cpu_s_of_process(pid) - before - idle_share * (time.monotonic() - began_at)
+    return used_s * 1000 / knocks
 
 
 def most_in_a_second(ascending: Sequence[float]) -> int:

@@ -18,6 +18,7 @@ from khala.actors.connection import Connection
 from khala.actors.departing import Departing
 from khala.core.admission import Admission, Admitted, TurnedAway
 from khala.core.in_flight import InFlight
+from khala.ports import TransportBrokenError
 from khala_contracts import codec, reason_codes, strict_json
 from khala_contracts.codec import ErrorMessage
 
@@ -98,6 +99,9 @@ class Listener:
         self._greeting: deque[Connection] = deque()
         # Connections that are told that they may not enter.
         self._telling = 0
+        # Clients that were refused barely, with the time at which their sockets are closed; ascending.
+        self._refused: deque[tuple[float, ByteTransport]] = deque()
+        self._has_refused = trio.Event()
         # There while the node leaves.
         self._departing: Departing | None = None
 
@@ -109,6 +113,7 @@ class Listener:
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 accepting.start_soon(self._accept, acceptor, connections)
+                accepting.start_soon(self._end_refused)
                 await drain.wait()
                 accepting.cancel_scope.cancel()
             connections.cancel_scope.deadline = trio.current_time() + self._limits.drain_timeout_s
@@ -132,7 +137,7 @@ class Listener:
                     self._telling += 1
                     self._start(connections, transport, verdict)
                 case TurnedAway():
-                    connections.start_soon(self._refuse, transport, verdict)
+                    self._refuse(transport, verdict)
 
     def _take_back_a_place(self) -> None:
         """Where every place is taken, end the handshake that has said nothing for longest, if that is long.
@@ -153,8 +158,8 @@ class Listener:
                 retry_after_ms=self._admission.give_turn_ms(now),
             )
 
-    async def _refuse(self, transport: ByteTransport, turned_away: TurnedAway) -> None:
-        """Refuse without having read anything."""
+    def _refuse(self, transport: ByteTransport, turned_away: TurnedAway) -> None:
+        """Refuse without having read anything, and without a task: of a storm there are thousands."""
         self._counters.handshakes_rejected[str(reason_codes.RATE_LIMITED.http_status)] += 1
         self._counters.limit_violations[turned_away.limit] += 1
         if self._audit is not None:
@@ -162,9 +167,25 @@ class Listener:
             self._audit.limit_exceeded(None, turned_away.limit, reason_codes.RATE_LIMITED, value)
         try:
             transport.try_send(_refusal_of(turned_away))
-            await trio.sleep(REFUSAL_LINGER_S)
-        finally:
+        except TransportBrokenError:
+            # It has gone already.
             transport.abort()
+            return
+        self._refused.append((trio.current_time() + REFUSAL_LINGER_S, transport))
+        self._has_refused.set()
+
+    async def _end_refused(self) -> None:
+        """Close the sockets of those who were refused, each after its client could read why."""
+        try:
+            while True:
+                while self._refused:
+                    await trio.sleep_until(self._refused[0][0])
+                    self._refused.popleft()[1].abort()
+                self._has_refused = trio.Event()
+                await self._has_refused.wait()
+        finally:
+            while self._refused:
+                self._refused.popleft()[1].abort()
 
     def _start(
         self, connections: trio.Nursery, transport: ByteTransport, turned_away: TurnedAway | None = None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LISTEN_BACKLOG: Final = 1024
 # After EMFILE and the like: accepting again at once would spin. Clients wait in the backlog.
 _ACCEPT_PAUSE_S: Final = 0.1
+_ACCEPTS_PER_TURN: Final = 16
 
 
 class SocketTransport:
@@ -103,6 +104,8 @@ class SocketAcceptor:
         # Of the clients that are accepted from now on.
         self.send_buffer_bytes = send_buffer_bytes
         self._tls = tls
+        # Clients accepted since others had their turn.
+        self._in_a_row = 0
 
     @property
     def port(self) -> int:
@@ -112,8 +115,18 @@ class SocketAcceptor:
 
     async def accept(self) -> ByteTransport:
         """Return the next connected client; see Acceptor."""
+        # A storm's clients wait in the backlog: a turn of the loop for each would cost more than to refuse it.
+        while self._in_a_row < _ACCEPTS_PER_TURN:
+            self._in_a_row += 1
+            try:
+                return self._accept_nowait()
+            except ConnectionAbortedError:
+                continue
+            except OSError:
+                break
         while True:
             await trio.lowlevel.wait_readable(self._socket)
+            self._in_a_row = 0
             try:
                 return self._accept_nowait()
             except (BlockingIOError, ConnectionAbortedError):

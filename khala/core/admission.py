@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 RETURN_MAX_S: Final = 30.0
 # Nobody returns before this: a handshake takes that long.
 RETURN_MIN_S: Final = 0.1
+# Beyond the burst there is one refusal in words for so many entries. It costs three times a bare one, and a storm
+# must not pay for its refusals with the CPU that lets clients in. Whoever is refused barely backs off by itself.
+ENTRIES_PER_WORD: Final = 10
 
 
 @attrs.frozen
@@ -54,7 +57,7 @@ class Admission:
         """Open with the whole burst."""
         self._limits = limits
         self._entries = TokenBucket.full(limits.admission_per_s, limits.admission_burst, now=now)
-        self._words = TokenBucket.full(limits.admission_per_s, limits.admission_burst, now=now)
+        self._words = TokenBucket.full(*_words_of(limits), now=now)
         # The turn that was given last; turns are 1 / rate apart.
         self._last_turn_at = now
 
@@ -67,8 +70,8 @@ class Admission:
             telling: Refused connections that are being told; their number is bounded like that of handshakes.
         """
         limits = self._limits
-        for bucket in (self._entries, self._words):
-            bucket.retune(limits.admission_per_s, limits.admission_burst, now)
+        self._entries.retune(limits.admission_per_s, limits.admission_burst, now)
+        self._words.retune(*_words_of(limits), now)
         has_place = handshakes_open < limits.handshakes_max
         if has_place and self._entries.take(now):
             return Admitted()
@@ -87,3 +90,8 @@ class Admission:
             turn_at = earliest
         self._last_turn_at = turn_at
         return max(1, round((turn_at - now) * 1000))
+
+
+def _words_of(limits: NodeLimits) -> tuple[float, int]:
+    """Return the rate and the burst of refusals in words."""
+    return limits.admission_per_s / ENTRIES_PER_WORD, limits.admission_burst
