@@ -5,7 +5,7 @@ said hello. Whoever is refused gets a turn of its own: the n-th of those who wai
 So a storm of reconnects is spread over just the time that the rate needs for it, without a draw of anybody's.
 A turn is no reservation: who comes first enters. Turns that nobody takes are given away as their time passes.
 
-Refusing costs, too: the first ``admission_burst`` refusals, and ``admission_per_s`` of them later, are told in
+Refusing costs, too: the first ``admission_burst`` refusals, and a tenth of ``admission_per_s`` later, are told in
 words (an upgrade, an error, a close: what a browser can read), the rest by a bare answer of HTTP.
 """
 
