@@ -42,9 +42,9 @@ class QueueAcceptor:
         """Listen."""
         return cls(*trio.open_memory_channel[SimulatedTransport](backlog))
 
-    def connect(self) -> SimulatedTransport:
+    def connect(self, transport: SimulatedTransport | None = None) -> SimulatedTransport:
         """Connect a client."""
-        transport = SimulatedTransport()
+        transport = transport or SimulatedTransport()
         self._send.send_nowait(transport)
         return transport
 

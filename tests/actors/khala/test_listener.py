@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from khala.actors.listener import PLACE_KEPT_S
+from khala.actors.listener import PLACE_KEPT_S, REFUSAL_LINGER_S
 from khala.core.limits import NodeLimits
 from khala_contracts.codec import ErrorMessage, Unsubscribe, encode_client_message
 from khala_service.live_limits import take_over
 from tests.actors.khala.listener_under_test import open_listener
 from tests.actors.khala.node_under_test import hello_with
+from tests.actors.khala.simulated_transport import SimulatedTransport
 from tests.actors.khala.wire_transcript import WireTranscript
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
-
-    from tests.actors.khala.simulated_transport import SimulatedTransport
 
 
 def told(transport: SimulatedTransport) -> ErrorMessage:
@@ -66,6 +65,24 @@ async def test_more_refusals_than_can_be_told(autojump_clock: MockClock) -> None
         )
         assert under_test.counters.handshakes_rejected == {"429": 1}
         assert under_test.counters.limit_violations == {"admission_per_s": 3}
+
+
+async def test_whoever_is_refused_may_be_gone_already(autojump_clock: MockClock) -> None:
+    """A client that resets its connection while it waits to be refused is no trouble for the others."""
+    async with open_listener(NodeLimits(admission_burst=1, admission_per_s=0.5)) as under_test:
+        first = await under_test.connect()
+        await under_test.connect(says_hello=False)
+        gone = SimulatedTransport()
+        gone.reset()
+        under_test.acceptor.connect(gone)
+        await wait_all_tasks_blocked()
+        assert gone.is_aborted
+        refused = await under_test.connect()
+        assert refused.take().startswith(b"HTTP/1.1 429 ")
+        assert not refused.is_aborted
+        await trio.sleep(REFUSAL_LINGER_S + 0.01)
+        assert refused.is_aborted
+        assert not first.is_aborted
 
 
 async def test_handshakes_at_once(autojump_clock: MockClock) -> None:
