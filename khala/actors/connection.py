@@ -15,10 +15,11 @@ call (``finish_subscription``, and all of ``outbound``) never raises.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import trio
 
+from khala.actors.flushing import begin_flush, flush_then_close
 from khala.actors.outbound import OutboundStream
 from khala.core.answers import ending_of, frame_control, replay_complete_of
 from khala.core.counters import peer_close_label
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from khala.actors.access_audit import AccessAudit
+    from khala.actors.actor_ports import CommandRunner
     from khala.actors.supervision import Supervisor
     from khala.core.admission import TurnedAway
     from khala.core.counters import NodeCounters
@@ -60,17 +62,6 @@ if TYPE_CHECKING:
 
 # Commands that wait for those before them; then the client is not read.
 COMMANDS_MAX: Final = 64
-
-
-class CommandRunner(Protocol):
-    """Runs what a client asked for; see actors/commands.py."""
-
-    async def run(self, connection: Connection, command: Command) -> None:
-        """Run one command to its answer.
-
-        Raises:
-            RemoteProtocolError: The connection must end.
-        """
 
 
 class Connection:
@@ -119,7 +110,7 @@ class Connection:
         transport: ByteTransport,
         limits: NodeLimits,
         counters: NodeCounters,
-        commands: CommandRunner,
+        commands: CommandRunner[Connection],
         origin_policy: OriginPolicy,
         supervisor: Supervisor,
         in_flight: InFlight,
@@ -164,7 +155,7 @@ class Connection:
         self._ended_as = ""
         self._nursery: trio.Nursery | None = None
         self._peer: WebSocketPeer | None = None
-        # There while somebody waits for a change; see _wait_until.
+        # There while somebody waits for a change; see wait_until.
         self._progress: trio.Event | None = None
         self._is_greeting = False
         # Told right after the upgrade: it may not enter, or the node leaves.
@@ -312,7 +303,7 @@ class Connection:
     async def _hold_reading(self) -> None:
         self._is_reading_held = True
         try:
-            await self._wait_until(self._has_reading_room)
+            await self.wait_until(self._has_reading_room)
         finally:
             self._is_reading_held = False
         # What it has said meanwhile is still to be read.
@@ -331,7 +322,7 @@ class Connection:
     def _has_answering_room(self) -> bool:
         return self.outbound.has_room or self.phase is Phase.CLOSING
 
-    async def _wait_until(self, is_met: Callable[[], bool]) -> None:
+    async def wait_until(self, is_met: Callable[[], bool]) -> None:
         """Wait for progress until the condition holds. Cancellation: safe."""
         while not is_met():
             if self._progress is None:
@@ -345,7 +336,7 @@ class Connection:
                 failpoints.hit("node.connection")
                 await self._runner.run(self, self._commands.pop(0))
                 self.note_progress()
-                await self._wait_until(self._has_answering_room)
+                await self.wait_until(self._has_answering_room)
         except RemoteProtocolError as exc:
             self.close(exc.reason, exc.details, retry_after_ms=exc.retry_after_ms)
         except Exception as exc:  # noqa: BLE001 - this is where a connection's crash ends
@@ -359,7 +350,7 @@ class Connection:
         self.outbound.ensure_sending()
         with trio.move_on_after(self.limits.close_timeout_s):
             # Only the writer waits for the socket: two tasks may not.
-            await self._wait_until(lambda: not self.outbound.has_writer)
+            await self.wait_until(lambda: not self.outbound.has_writer)
 
     # -- sending -------------------------------------------------------------------------------
 
@@ -441,7 +432,7 @@ class Connection:
     def _refuse_draining(self, turn: Departure) -> None:
         if self.phase is not Phase.CLOSING:
             self._counters.hellos_refused[reason_codes.DRAINING.name] += 1
-            self._close_draining(turn)
+            self.close_draining(turn)
 
     def go(self, turn: Departure) -> None:
         """Its turn has come: send what the windows hold for it, and close."""
@@ -451,26 +442,13 @@ class Connection:
             # Until its upgrade nothing can be said to it, and then it is told at once.
             self._nursery.cancel_scope.deadline = trio.current_time() + self.limits.close_timeout_s
             return
-        for subscription in self.subscriptions.values():
-            subscription.stop_growing()
-            if subscription.has_frames:
-                # Perhaps its topic has not come to it yet.
-                self.outbound.wake(subscription)
-        if self.outbound.has_writer:
-            self.start(partial(self._flush_then_close, turn))
+        if begin_flush(self):
+            self.start(partial(flush_then_close, self, turn))
         else:
-            self._close_draining(turn)
+            self.close_draining(turn)
 
-    async def _flush_then_close(self, turn: Departure) -> None:
-        """Wait for the last frame as long as the client takes some."""
-        is_taking = True
-        while is_taking and (taken_at := self.outbound.stalled_since) is not None:
-            with trio.move_on_at(min(turn.flushed_by, taken_at + self.limits.close_timeout_s)):
-                await self._wait_until(lambda: not self.outbound.has_writer)
-            is_taking = trio.current_time() < turn.flushed_by and self.outbound.stalled_since != taken_at
-        self._close_draining(turn)
-
-    def _close_draining(self, turn: Departure) -> None:
+    def close_draining(self, turn: Departure) -> None:
+        """Close at its turn."""
         self.close(reason_codes.DRAINING, retry_after_ms=turn.return_after_ms(trio.current_time()))
 
     # -- endings ---------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from khala.actors.access_audit import AccessAudit
-    from khala.actors.connection import CommandRunner
+    from khala.actors.actor_ports import CommandRunner
     from khala.actors.supervision import Supervisor
     from khala.core.counters import NodeCounters
     from khala.core.limits import NodeLimits
@@ -73,7 +73,7 @@ class Listener:
         counters: NodeCounters,
         ids: Ids,
         rng: Rng,
-        commands: CommandRunner,
+        commands: CommandRunner[Connection],
         origin_policy: OriginPolicy,
         make_peer: Callable[[ByteTransport, Connection], WebSocketPeer],
         supervisor: Supervisor,

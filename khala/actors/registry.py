@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fanout_drivers.base import FanoutSubscriber, RecordCopy
+    from khala.actors.actor_ports import PageRequests
     from khala.actors.page_reads import PageReads
     from khala.actors.supervision import Supervisor
-    from khala.actors.topic import PageRequests, ReadStart
+    from khala.actors.topic import ReadStart
     from khala.core.classification import Observation
     from khala.core.counters import NodeCounters
     from khala.core.limits import NodeLimits
@@ -63,7 +64,7 @@ class TopicRegistry:
         verifier: RecordVerifier,
         journal: JournalReader,
         reads: PageReads,
-        pages: PageRequests,
+        pages: PageRequests[TopicActor],
         ranges: RangeCache,
         limits: NodeLimits,
         counters: NodeCounters,

@@ -15,7 +15,7 @@ it continues our head in our chain; anything else makes the journal decide.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -44,6 +44,7 @@ from khala_service import failpoints
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from khala.actors.actor_ports import PageRequests, WindowBudget
     from khala.actors.page_reads import PageReads
     from khala.core.classification import Observation, SubscriptionStart
     from khala.core.counters import NodeCounters
@@ -56,30 +57,9 @@ if TYPE_CHECKING:
 
 # How often the fan-out loop looks at the clock; a look costs as much as a tenth of a send.
 _FOLLOWERS_PER_CLOCK_LOOK: Final = 32
-# How old, in intervals of the position check, an observation may be that answers a subscribe. Older: while the
-# database answers slowly, rights that it would no longer give are used for longer. Younger: just then, in a storm, a
-# check that takes its time costs everybody a read of his own.
+# How old, in intervals of the position check, an observation may be that answers a subscribe. Older: rights that
+# the database would no longer give are used for longer. Younger: a slow check costs everybody a read in a storm.
 _CHECKS_OLD_MAX: Final = 2.0
-
-
-class PageRequests(Protocol):
-    """Reads pages for subscriptions, each page once; see actors/replay.py."""
-
-    def request(self, topic: TopicActor, subscription: Subscription) -> None:
-        """Bring the subscription the page after its position, then wake it."""
-
-    def read_ahead(self, topic: TopicActor, subscription: Subscription) -> None:
-        """Bring the subscription the page after its page, if that costs nobody else."""
-
-
-class WindowBudget(Protocol):
-    """Bounds the windows of all topics of a node together; see actors/registry.py."""
-
-    def grew(self, topic: TopicActor, byte_count: int) -> None:
-        """Account for a change of one window, perhaps dropping the oldest frames of others."""
-
-    def needed(self, topic: TopicActor) -> None:
-        """Say that somebody who is behind sends from the topic's window."""
 
 
 @attrs.frozen(eq=False)
@@ -101,9 +81,9 @@ class TopicActor:
         limits: NodeLimits,
         counters: NodeCounters,
         reads: PageReads,
-        pages: PageRequests,
+        pages: PageRequests[TopicActor],
         ranges: RangeCache,
-        budget: WindowBudget,
+        budget: WindowBudget[TopicActor],
         trace: TopicTrace,
     ) -> None:
         """Make a topic that knows nothing yet; ``learn`` gives it its first head."""
@@ -171,8 +151,8 @@ class TopicActor:
     def last_read_of(self, cursor: SubscriptionStart) -> tuple[Observation, ReadStart] | None:
         """Return what the journal said last if it answers a subscribe at this cursor: nothing has come after it.
 
-        It is as if the client had subscribed when that was read. What has changed since (a right, a lineage) is met
-        by the next position check, as for everybody who follows; the floor cannot pass whoever stands at the head.
+        As if it had subscribed when that was read: what has changed since (a right, a lineage) is met by the next
+        position check, as for everybody who follows; the floor cannot pass whoever stands at the head.
         """
         seen = self.observation
         is_recent = (
@@ -186,9 +166,8 @@ class TopicActor:
             and seen.head_seq == self.window.head_seq
             and cursor.chain in (b"", seen.head_chain)
         )
-        return (
-            (seen, ReadStart(self.window.head_seq, self.history, self._observed_at)) if is_unchanged else None
-        )
+        begun = ReadStart(self.window.head_seq, self.history, self._observed_at)
+        return (seen, begun) if is_unchanged else None
 
     def learn(self, observation: Observation, since: ReadStart, *, is_record_expected: bool = True) -> bool:
         """Take what the journal says: the first head, a newer head, or another history.

@@ -2,14 +2,14 @@
 
 from khala_contracts import http_messages as m
 from khala_contracts.gen.openagents.control.v1 import auth_pb2
-from khala_contracts.gen.openagents.runtime.v1 import events_pb2, orchestration_pb2
+from khala_contracts.gen.openagents.runtime.v1 import events_pb2, nodes_pb2, orchestration_pb2
 from khala_contracts.sync_claims import GrantBasis, PrincipalKind, Surface
 
 
 def test_every_message_and_enum_of_the_bodies_is_exported() -> None:
     """A new one in proto must be added here."""
     wanted = {"Error", "KhalaFrame", "RunState", "WorkerState"}
-    for file in (auth_pb2.DESCRIPTOR, orchestration_pb2.DESCRIPTOR):
+    for file in (auth_pb2.DESCRIPTOR, nodes_pb2.DESCRIPTOR, orchestration_pb2.DESCRIPTOR):
         wanted |= set(file.message_types_by_name) | set(file.enum_types_by_name)
         for enum in file.enum_types_by_name.values():
             wanted |= set(enum.values_by_name)
