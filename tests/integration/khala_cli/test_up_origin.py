@@ -57,7 +57,7 @@ async def test_a_crash_ends_its_connections_and_nothing_else(monkeypatch: pytest
     monkeypatch.setattr(OneOrigin, "serve", serve_and_crash)
     with trio.fail_after(DEADLINE_S):
         async with trio.open_nursery() as nursery:
-            await nursery.start(serve_origin, ports)
+            await nursery.start(serve_origin, ports, trio.Event())
             assert await _status(ports) == 503
             crash.set()
             while lives < 2 or await _status(ports) != 503:
@@ -72,7 +72,7 @@ async def test_a_port_that_was_taken_meanwhile_is_said_at_once() -> None:
     taken = await trio.open_tcp_listeners(ports.origin, host=HOST)
     with trio.fail_after(DEADLINE_S), pytest.RaisesGroup(OSError, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
-            await nursery.start(serve_origin, ports)
+            await nursery.start(serve_origin, ports, trio.Event())
     for listener in taken:
         await listener.aclose()
 
@@ -82,7 +82,7 @@ async def test_there_is_room_for_its_connections() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve_origin, UpPorts.free())
+        await nursery.start(serve_origin, UpPorts.free(), trio.Event())
         wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (wanted, hard)
         nursery.cancel_scope.cancel()

@@ -68,6 +68,10 @@ async def test_the_server_ends_under_load(fragile: FragileDatabase, how: Ending)
         await wait_ready(runtime, is_ready=True)
 
 
+# A server that is shut down while somebody connects to it: asyncpg now and then leaves that socket to the collector.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
 async def test_the_server_is_away_for_a_while(fragile: FragileDatabase) -> None:
     """Reads and writes answer 503 and say when to come back; readiness tells; then all of it is there again."""
     settings = Settings(limits=RuntimeLimits(commit_deadline_s=2))
