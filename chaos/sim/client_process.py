@@ -18,6 +18,7 @@ from chaos.sim.client_sockets import NotingLoop
 from chaos.sim.client_store import ClientStore
 from chaos.sim.control_model import MintRefused
 from chaos.sim.network import Pace
+from chaos.sim.refusals import ASK_AGAIN_S, Refusals
 from khala.ports import ControlUnavailableError
 from khala_client.core.protocol import Identity
 from khala_client.errors import (
@@ -53,8 +54,6 @@ __all__ = ["ClientProgram", "Ended", "Followed"]
 
 _URL: Final = "ws://nodes/sync/v1/ws"
 _STOP_TIMEOUT_S: Final = 10.0
-# How long the application waits before it asks again for what it was refused.
-_ASK_AGAIN_S: Final = 1.0
 
 
 @attrs.define
@@ -100,6 +99,7 @@ class _Life:
     loop: NotingLoop
     tasks: TaskGroup
     nursery: trio.Nursery
+    refusals: Refusals = attrs.field(factory=Refusals)
 
 
 class ClientProgram:
@@ -205,7 +205,10 @@ class ClientProgram:
                     if life.gate.is_severed:
                         return
                     word = self._take_ending(life, followed, error, word)
-                    await trio.sleep(_ASK_AGAIN_S)
+                    is_refused = isinstance(error, Forbidden)
+                    await trio.sleep(
+                        life.refusals.pause_s(trio.current_time()) if is_refused else ASK_AGAIN_S
+                    )
 
     def _take_ending(self, life: _Life, followed: Followed, error: KhalaError, word: str) -> str:
         """Note the end of a subscription; return where to begin the next."""

@@ -148,7 +148,7 @@ LANES: Final = (
     Lane(
         "sim",
         "whole systems in virtual time, decided by seeds; three defects of the day",
-        420,
+        budget_s=480,
         targets=("tests/sim",),
     ),
     Lane(
