@@ -17,7 +17,8 @@ __all__ = ["check_memory"]
 def check_memory(samples: Iterable[SampleLine], bounds: Mapping[str, float]) -> list[Violation]:
     """Judge that no sample is above the bound of its name, and that each bound was looked at.
 
-    Rules: ``memory``, and ``unmeasured``, because what nobody measures is not bounded. Of each source and name only the highest sample is told. Samples without a bound are no concern.
+    Rules: ``memory``, and ``unmeasured``, because what nobody measures is not bounded. Of each source and name
+    only the highest sample is told. Samples without a bound are no concern.
     """
     highest: dict[tuple[str, str], SampleLine] = {}
     for sample in samples:

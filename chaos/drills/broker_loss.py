@@ -56,12 +56,12 @@ def run_broker_loss_drill(options: DrillOptions) -> Outcome:
         options.prove("NATS is killed", lambda: any(end.status == -9 for end in stage.ends_of("nats")))
         with _kept_away(stage):
             options.progress(f"NATS is gone; without it for {away_s:g} s")
-            _watch(stage, killed_at_s + away_s)
+            stage.watch(killed_at_s + away_s)
         port = stage.system.nats_port
         wait_until(lambda: is_answering(port), timeout_s=_RETURN_TIMEOUT_S, what="NATS is back by itself")
         back_at_s = time.time()
         options.progress(f"NATS is back; with it for {NORMAL_AGAIN_S + beside_s:g} s")
-        _watch(stage, back_at_s + NORMAL_AGAIN_S + beside_s)
+        stage.watch(back_at_s + NORMAL_AGAIN_S + beside_s)
         episode = Episode(stage.began_at_s + 1.0, killed_at_s, back_at_s, time.time())
         ends = [end.status for end in stage.ends_of("nats")]
         verdict = stage.finish()
@@ -78,12 +78,6 @@ def run_broker_loss_drill(options: DrillOptions) -> Outcome:
     spans = [("NATS is away", killed_at_s, back_at_s)]
     plot = latency_plot(verdict.deliveries, began_at_s=stage.began_at_s, spans=spans)
     return Outcome(claims, tables, verdict.violations, (plot,))
-
-
-def _watch(stage: Stage, until_s: float) -> None:
-    while time.time() < until_s:
-        stage.check_clients()
-        pause(0.2)
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from chaos.load.rig_metrics import parse_metrics
 from chaos.transcripts import SampleLine
 
 if TYPE_CHECKING:
@@ -26,15 +26,14 @@ MEMORY_BOUNDS: Final[Mapping[str, float]] = {
     "khala_node_windows_bytes": 256 * 1024 * 1024,
     "khala_node_pages_bytes": 128 * 1024 * 1024,
 }
-_GAUGE: Final = re.compile(r"^(?P<name>[a-z_]+)(?:\{[^}]*\})? (?P<value>[0-9.e+]+)$", re.MULTILINE)
 
 
 def samples_of(source: str, text: str, at_s: float) -> list[SampleLine]:
     """Return what a page of metrics says of what is bounded."""
     return [
-        SampleLine(source, found["name"], float(found["value"]), at_s)
-        for found in _GAUGE.finditer(text)
-        if found["name"] in MEMORY_BOUNDS
+        SampleLine(source, name, value, at_s)
+        for sample, value in parse_metrics(text).items()
+        if (name := sample.partition("{")[0]) in MEMORY_BOUNDS
     ]
 
 
@@ -68,7 +67,7 @@ class MemorySampler:
         """Take a sample of each node that answers."""
         for name in self._system.node_names:
             try:
-                answer = self._system.admin_get(name, "/metrics")
+                answer = self._system.admin_get(name, "/metrics").raise_for_status()
             except httpx.HTTPError:
                 continue
             self.samples += samples_of(name, answer.text, time.time())

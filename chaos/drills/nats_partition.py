@@ -17,7 +17,6 @@ from chaos.drills.drill import Claim, Outcome, claims_of
 from chaos.drills.plots import latency_plot
 from chaos.drills.stage import StageSetup
 from chaos.drills.verdict import percentile
-from chaos.drills.waiting import pause
 from chaos.faults.fault import HEALTHY, Counters, Fault
 
 if TYPE_CHECKING:
@@ -51,12 +50,12 @@ def run_nats_partition_drill(options: DrillOptions) -> Outcome:
     with options.open_stage(StageSetup(events_per_s=EVENTS_PER_S), BROKER_SYSTEM) as stage:
         for direction in QUICK_LEGS if options.is_quick else LEGS:
             since_s = time.time()
-            _watch(stage, since_s + (beside_s if options.has_faults else 0.0))
+            stage.watch(since_s + (beside_s if options.has_faults else 0.0))
             options.progress(f"node-1 is cut off from NATS, {_WORDS[direction]}, for {cut_s:g} s")
             begin_s = time.time()
             passed[direction] = _cut(stage, direction, begin_s + cut_s, options)
             end_s = time.time()
-            _watch(stage, end_s + NORMAL_AGAIN_S + beside_s)
+            stage.watch(end_s + NORMAL_AGAIN_S + beside_s)
             episodes[direction] = Episode(since_s, begin_s, end_s, time.time())
         verdict = stage.finish()
     claims = claims_of(verdict, offered_per_s=EVENTS_PER_S)
@@ -89,7 +88,7 @@ def _cut(stage: Stage, direction: Direction, until_s: float, options: DrillOptio
             f"something waits for the way {_WORDS[direction]}",
             lambda: _waits(proxy.counters(LINK), direction) > _waits(before, direction),
         )
-        _watch(stage, until_s)
+        stage.watch(until_s)
         ended = proxy.counters(LINK)
     ways = ("up", "down") if direction == "both" else (direction,)
     return sum(ended.passed_bytes[way] - begun.passed_bytes[way] for way in ways)
@@ -125,9 +124,3 @@ def _claims_of_leg(direction: Direction, episode: Episode, passed: int, verdict:
             0.0 < percentile(others, 0.99) <= unharmed_s,
         ),
     ]
-
-
-def _watch(stage: Stage, until_s: float) -> None:
-    while time.time() < until_s:
-        stage.check_clients()
-        pause(0.2)

@@ -24,7 +24,7 @@ from chaos.drills.client_setup import FollowerSetup, PublisherSetup
 from chaos.drills.memory_samples import MemorySampler
 from chaos.drills.split_system import running_split_system
 from chaos.drills.verdict import Verdict, judge
-from chaos.drills.waiting import wait_until
+from chaos.drills.waiting import pause, wait_until
 from khala_client.outgoing import OutgoingEvent
 from khala_client.trio import Khala
 from khala_contracts.topics import parse_topic
@@ -45,6 +45,7 @@ _LONG_RUN_BATCH: Final = 500
 _LONG_RUN_TEXT: Final = "x" * 400
 # All services are up by now, so this is what is left of a replay.
 SETTLE_TIMEOUT_S: Final = 60.0
+_LOOK_EVERY_S: Final = 0.2
 
 
 @attrs.frozen(kw_only=True)
@@ -87,6 +88,12 @@ class Stage:
         for client in (self.publisher, *self.followers, self.rereader):
             if client is not None:
                 client.check_running()
+
+    def watch(self, until_s: float) -> None:
+        """Let time pass until ``until_s``, a Unix time. Raises as ``check_clients``."""
+        while time.time() < until_s:
+            self.check_clients()
+            pause(_LOOK_EVERY_S)
 
     def ends_of(self, name: str) -> list[Ended]:
         """Return the ends of processes of a name since the stage began, in their order."""

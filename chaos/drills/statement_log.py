@@ -29,16 +29,11 @@ _LOGGED: Final = re.compile(r" user=(?P<role>\S*) LOG:  (?:statement|execute [^:
 
 @attrs.define
 class StatementLog:
-    """Executions by the first line of their SQL, of one role.
-
-    Attributes:
-        executions: What was logged so far, after ``read``.
-    """
+    """Executions by the first line of their SQL, of one role."""
 
     _file: Path
     _role: str
     _offset: int
-    executions: Counter[str] = attrs.field(factory=Counter)
 
     def read(self) -> Counter[str]:
         """Return what the role has executed since the last call."""
@@ -52,7 +47,6 @@ class StatementLog:
             logged = _LOGGED.search(line)
             if logged is not None and logged["role"] == self._role:
                 found[logged["sql"].strip()[:80]] += 1
-        self.executions += found
         return found
 
 

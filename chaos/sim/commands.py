@@ -162,5 +162,6 @@ def _run_range(first: int, last: int, *, jobs: int, minutes: float | None, repor
     )
     if report is not None:
         command = f"khala sim --seeds {first}..{last} --jobs {jobs}"
+        command += "" if minutes is None else f" --minutes {minutes:g}"
         click.echo(f"wrote {write_campaign(campaign, report, command=command, environment=environment)}")
     return EXIT_FOUND if campaign.failed else 0

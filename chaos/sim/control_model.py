@@ -285,8 +285,7 @@ class ModelControlClient:
         self._reach()
 
     def _reach(self) -> None:
-        faults = self._model.faults
-        if faults.is_down or self._gate.place in faults.cut_from:
+        if self._model.faults.is_down:
             raise ControlUnavailableError(RETRY_AFTER_S)
 
 

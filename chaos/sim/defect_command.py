@@ -27,11 +27,9 @@ def run_defects(
     today: date,
     only: Sequence[str] = (),
     is_drawn: bool = False,
-    first_seed: int = 1,
     max_seeds: int,
     jobs: int = 1,
     report_dir: Path | None = None,
-    is_json: bool = False,
 ) -> int:
     """Look for defects; return 0 if each was found, 1 if one was not.
 
@@ -39,11 +37,9 @@ def run_defects(
         today: The day of the report, and of the draw.
         only: Names; none: all of them.
         is_drawn: The three of the day instead.
-        first_seed: The search begins there.
-        max_seeds: And gives up after so many.
+        max_seeds: The search gives up after so many.
         jobs: Defects at a time.
         report_dir: Gets ``defects.json`` and ``defects.md``.
-        is_json: Print the document instead of lines.
 
     Raises:
         click.UsageError: There is no such defect.
@@ -51,23 +47,19 @@ def run_defects(
     """
     try:
         defects = _chosen(only, today if is_drawn else None)
-        tell = None if is_json else _tell
-        result = hunt(defects, first_seed=first_seed, max_seeds=max_seeds, jobs=jobs, tell=tell)
+        result = hunt(defects, max_seeds=max_seeds, jobs=jobs, tell=_tell)
     except DefectRefused as error:
         raise click.ClickException(str(error)) from error
     if report_dir is not None:
         report_dir.mkdir(parents=True, exist_ok=True)
         (report_dir / "defects.json").write_text(json.dumps(document_of(result, today), indent=1) + "\n")
         (report_dir / "defects.md").write_text(markdown_of(result))
-    if is_json:
-        click.echo(json.dumps(document_of(result, today)))
-    else:
-        median = median_seeds(result.hunted)
-        found = len(result.hunted) - len(result.missed)
-        click.echo(
-            f"{found} of {len(result.hunted)} found within {max_seeds} seeds"
-            + ("" if median is None else f", median {median:g}")
-        )
+    median = median_seeds(result.hunted)
+    found = len(result.hunted) - len(result.missed)
+    click.echo(
+        f"{found} of {len(result.hunted)} found within {max_seeds} seeds"
+        + ("" if median is None else f", median {median:g}")
+    )
     return 1 if result.missed else 0
 
 

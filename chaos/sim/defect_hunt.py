@@ -64,7 +64,7 @@ class Hunted:
 
 @attrs.frozen
 class Hunt:
-    """All searches of one run, and how many seeds showed nothing without a defect."""
+    """All searches of one run."""
 
     hunted: tuple[Hunted, ...]
     first_seed: int

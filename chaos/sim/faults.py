@@ -1,6 +1,6 @@
 """Begins and ends the faults of a plan: each turns switches that the models look at, and turns them back.
 
-Faults of one kind may overlap: a switch goes back to the quiet value only when the last of them ends. What
+Faults of one kind may overlap: the first that ends turns their switch back, the others end a little early. What
 ends a fault also does what its end does in the world: a broker that is back says so, a partition that heals
 delivers what it held.
 """
@@ -68,7 +68,7 @@ class Faults:
         self._fanout = fanout
         self._network = network
         self._note = note
-        # Kinds that are on now, by how many steps.
+        # Kinds that were begun and are not over, by how many steps.
         self.active: Counter[str] = Counter()
         self._turns: dict[str, _Turn] = {
             "runtime.kill": self._kill,
@@ -156,7 +156,6 @@ class Faults:
         def turn_off() -> None:
             quiet = type(switches)()
             for name in values:
-                # Another step of the same kind may still last; it ends a little early.
                 setattr(switches, name, getattr(quiet, name))
 
         return turn_off

@@ -217,11 +217,9 @@ class ControlFaults:
         reply: How long an answer takes.
         lost_reply: Probability that a call is carried out and its answer lost (Unavailable).
         push_loss: Probability that the hint about a revocation reaches no node.
-        cut_from: Places that cannot reach control.
     """
 
     is_down: bool = False
     reply: Latency = Latency(0.0005, 0.005)
     lost_reply: float = 0.0
     push_loss: float = 0.0
-    cut_from: dict[str, None] = attrs.field(factory=dict)

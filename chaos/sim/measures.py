@@ -1,4 +1,4 @@
-"""What is bounded, looked at all the time: windows, remainders, control lanes, pages of every node.
+"""What is bounded, looked at four times a second: the windows of every node, and what waits for each socket.
 
 Keeps the highest sample of each, for the verdict; the bounds follow from the limits of the node.
 """

@@ -53,7 +53,6 @@ class LivingNode:
     """What the world may look at while a node serves."""
 
     gate: PortGate
-    limits: NodeLimits
     counters: NodeCounters
     topics: TopicRegistry
     evictions: _WatchedEvictions
@@ -140,7 +139,7 @@ class NodeProgram:
                         )
 
                     _, topics = await engine.start(serve)
-                    self.living = LivingNode(gate, limits, counters, topics, evictions)
+                    self.living = LivingNode(gate, counters, topics, evictions)
                     gate.on_sever(self._forget)
                 await audit.say_last_words()
                 services.cancel_scope.cancel()

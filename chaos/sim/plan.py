@@ -9,7 +9,7 @@ out changes no other.
     then                        healing   until all have converged, then probes
 
 Limits are drawn small, so that edges are met by dozens of events: windows of a few frames, pages of a few
-rows, buffers of a few kilobytes.
+rows, buffers of a few hundred bytes.
 """
 
 from __future__ import annotations

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from chaos.sim.reports import Findings
     from chaos.sim.runtime_front import RuntimeApi, RuntimeFront
     from chaos.sim.steps import Step
+    from khala_contracts.reason_codes import ReasonCode
     from khala_service.identifiers import SystemIds
 
-__all__ = ["APP_KIND", "KIND", "Producers", "Target"]
+__all__ = ["KIND", "Producers"]
 
 T = TypeVar("T")
 
@@ -50,7 +51,6 @@ _FAR_FUTURE_S: Final = 4e9
 _TRY_AGAIN: Final = frozenset(
     {reason_codes.RATE_LIMITED.name, reason_codes.UNAVAILABLE.name, reason_codes.SUPERSEDED.name}
 )
-_GONE: Final = frozenset({reason_codes.RUN_FINISHED.name, reason_codes.NOT_FOUND.name})
 
 
 @attrs.define
@@ -168,7 +168,8 @@ class Producers:
         def command(api: RuntimeApi) -> Awaitable[Appended]:
             return self._command(api, target, key, events, expected_seq)
 
-        outcome = await self._until_answered(key, command, target=target)
+        may_refuse = None if expected_seq is None else reason_codes.SEQ_CONFLICT
+        outcome = await self._until_answered(key, command, target=target, may_refuse=may_refuse)
         if outcome is None:
             return None
         return self._keep_appended(target, key, events, outcome, expected_seq=expected_seq)
@@ -202,7 +203,8 @@ class Producers:
                     self._keep_appended(target, key, columns, outcome)
                     done += 1
                 elif isinstance(outcome, Refused):
-                    if outcome.reason.name in _GONE:
+                    if outcome.reason.name not in _TRY_AGAIN:
+                        self._judge_refusal(key, outcome, target)
                         return
                     break
                 else:
@@ -233,7 +235,10 @@ class Producers:
         key, *_ = rng.choice(target.acked)
         other = self._events(target, step, rng, 1)
         seq = await self._until_answered(
-            key, lambda api: self._command(api, target, key, other, None), target=target, may_conflict=True
+            key,
+            lambda api: self._command(api, target, key, other, None),
+            target=target,
+            may_refuse=reason_codes.IDEMPOTENCY_CONFLICT,
         )
         if seq is not None:
             self._findings.add("producers", f"key {key} was accepted with another body, of {target.topic}")
@@ -249,6 +254,7 @@ class Producers:
             key,
             lambda api: api.runs.transition(self._caller(target.owner, key), run_id, wanted),
             target=target,
+            may_refuse=reason_codes.INVALID_TRANSITION,
         )
         if answer is not None:
             ack = m.TransitionRunResponse.FromString(answer).ack
@@ -281,7 +287,7 @@ class Producers:
         command: Callable[[RuntimeApi], Awaitable[T]],
         *,
         target: Target | None = None,
-        may_conflict: bool = False,
+        may_refuse: ReasonCode | None = None,
     ) -> T | None:
         """Return the answer of a command; None if it was refused for good, or nobody answered in time."""
         give_up_at = trio.current_time() + PATIENCE_S
@@ -296,7 +302,7 @@ class Producers:
             except CommandRefused as error:
                 refusal = error.refusal
                 if refusal.reason.name not in _TRY_AGAIN:
-                    self._judge_refusal(key, refusal, target, may_conflict=may_conflict)
+                    self._judge_refusal(key, refusal, target, may_refuse=may_refuse)
                     return None
                 pause_s = max(wait_s, refusal.retry_after_ms / 1000)
             await trio.sleep(pause_s * (0.5 + self._rng.random()))
@@ -305,17 +311,13 @@ class Producers:
         return None
 
     def _judge_refusal(
-        self, key: str, refusal: Refused, target: Target | None, *, may_conflict: bool
+        self, key: str, refusal: Refused, target: Target | None, *, may_refuse: ReasonCode | None = None
     ) -> None:
-        name = refusal.reason.name
-        self._note("producers", "is refused", key=key, reason=name)
-        is_right = (
-            name in {"seq_conflict", "invalid_transition"}
-            or (name == "run_finished" and target is not None and target.is_finishing)
-            or (name == "idempotency_conflict" and may_conflict)
-        )
-        if not is_right:
-            self._findings.add("producers", f"{key} was refused: {name} {dict(refusal.details)}")
+        reason = refusal.reason
+        self._note("producers", "is refused", key=key, reason=reason.name)
+        has_ended = reason == reason_codes.RUN_FINISHED and target is not None and target.is_finishing
+        if reason != may_refuse and not has_ended:
+            self._findings.add("producers", f"{key} was refused: {reason.name} {dict(refusal.details)}")
 
     # -- what is kept ----------------------------------------------------------------------------------
 

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from khala.core.classification import HeadRights, Observation
+from khala.core.classification import Observation
 from khala.core.pages import Page
 from khala.ports import JournalUnavailableError, ObservedTopic
-from khala_contracts.chain import chain_start
-from khala_contracts.codec import StaleReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,29 +104,13 @@ class ModelReader:
     def _observed(self, topic: TopicName, seq: int) -> ObservedTopic:
         row = self._database.tables.topics.get(topic)
         if row is None:
-            return ObservedTopic(self._unknown(topic), None)
+            return ObservedTopic(Observation.absent(topic, self._lineage), None)
         return ObservedTopic(row.observation(self._lineage), row.cursor_row(seq))
 
     def _page(self, topic: TopicName, after_seq: int) -> Page | None:
         row = self._database.tables.topics.get(topic)
         if row is None:
-            return Page.from_sizes(after_seq, b"", (), last_chain=b"", observation=self._unknown(topic))
+            nothing = Observation.absent(topic, self._lineage)
+            return Page.from_sizes(after_seq, b"", (), last_chain=b"", observation=nothing)
         limits = self._limits
         return row.page(self._lineage, after_seq, limits.page_max_frames, limits.page_max_bytes)
-
-    def _unknown(self, topic: TopicName) -> Observation:
-        """Return an empty topic of the current lineage that does not exist."""
-        start = chain_start(topic)
-        return Observation(
-            topic=topic,
-            lineage=self._lineage,
-            exists=False,
-            head_seq=0,
-            head_chain=start,
-            head_bytes_total=0,
-            floor_seq=1,
-            floor_chain=start,
-            floor_bytes_total=0,
-            floor_reason=StaleReason.RETENTION_EXPIRED,
-            rights=HeadRights(None, None),
-        )

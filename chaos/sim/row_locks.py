@@ -63,9 +63,7 @@ class RowLocks:
 
     def __init__(self) -> None:
         self._rows: dict[RowKey, _Row] = {}
-        # How often somebody had to wait, waited too long, or met a deadlock.
-        self.waits = 0
-        self.timeouts = 0
+        # How often somebody met a deadlock.
         self.deadlocks = 0
 
     async def lock(self, holder: Holder, key: RowKey, *, timeout_s: float, is_shared: bool = False) -> None:
@@ -86,7 +84,6 @@ class RowLocks:
         if self._closes_circle(holder, key):
             self.deadlocks += 1
             raise SerializationTrouble(DEADLOCK_DETECTED)
-        self.waits += 1
         waiter = _Waiter(holder, is_shared)
         row.waiters.append(waiter)
         holder.waits_for = key
@@ -99,7 +96,6 @@ class RowLocks:
                 row.waiters.remove(waiter)
                 self._wake(row, key)
         if not waiter.woken.is_set():
-            self.timeouts += 1
             raise Unavailable("database_lock_timeout")
 
     def release_all(self, holder: Holder) -> None:

@@ -45,13 +45,11 @@ class FrontFaults:
         delay: How long a request and its answer are under way, each.
         lost_request: Probability that nobody gets the request.
         lost_answer: Probability that the command is carried out and the answer lost.
-        is_down: Nobody can be reached.
     """
 
     delay: Latency = _QUICK
     lost_request: float = 0.0
     lost_answer: float = 0.0
-    is_down: bool = False
 
 
 @attrs.frozen(eq=False)
@@ -101,7 +99,7 @@ class RuntimeFront:
         """
         await trio.sleep(self._faults.delay.draw(self._rng))
         apis = list(self._apis.values())
-        if not apis or self._faults.is_down or self._is(self._faults.lost_request):
+        if not apis or self._is(self._faults.lost_request):
             message = "nobody is there"
             raise CallFailed(message)
         api = self._rng.choice(apis)

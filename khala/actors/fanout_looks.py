@@ -132,7 +132,7 @@ class FanoutLooks:
             head_seq=head_seq,
             subscribers=topic.subscribers,
             replaying=topic.replaying,
-            frames_per_s=grown / elapsed_s if grown else 0.0,
+            frames_per_s=grown / elapsed_s if grown and elapsed_s else 0.0,
             lag_frames_max=topic.lag_frames_max,
         )
 

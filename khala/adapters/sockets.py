@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LISTEN_BACKLOG: Final = 1024
 # After EMFILE and the like: accepting again at once would spin. Clients wait in the backlog.
 _ACCEPT_PAUSE_S: Final = 0.1
+# Clients accepted before others get a turn. More: a storm holds up everybody's frames. Fewer: it costs more turns.
 _ACCEPTS_PER_TURN: Final = 16
 
 
@@ -104,7 +105,7 @@ class SocketAcceptor:
         # Of the clients that are accepted from now on.
         self.send_buffer_bytes = send_buffer_bytes
         self._tls = tls
-        # Clients accepted since others had their turn.
+        # Clients that we tried to accept since others had their turn.
         self._in_a_row = 0
 
     @property
@@ -126,7 +127,7 @@ class SocketAcceptor:
                 break
         while True:
             await trio.lowlevel.wait_readable(self._socket)
-            self._in_a_row = 0
+            self._in_a_row = 1
             try:
                 return self._accept_nowait()
             except (BlockingIOError, ConnectionAbortedError):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from khala_contracts.chain import chain_start as start_of_chain
 from khala_contracts.codec import CursorStart, StaleReason, SubscribeFrom
 
 if TYPE_CHECKING:
@@ -53,6 +54,24 @@ class Observation:
     floor_bytes_total: int
     floor_reason: StaleReason
     rights: HeadRights
+
+    @classmethod
+    def absent(cls, topic: TopicName, lineage: str) -> Observation:
+        """Return a topic to which nothing was ever written."""
+        start = start_of_chain(topic)
+        return cls(
+            topic=topic,
+            lineage=lineage,
+            exists=False,
+            head_seq=0,
+            head_chain=start,
+            head_bytes_total=0,
+            floor_seq=1,
+            floor_chain=start,
+            floor_bytes_total=0,
+            floor_reason=StaleReason.RETENTION_EXPIRED,
+            rights=HeadRights(None, None),
+        )
 
 
 @attrs.frozen

@@ -24,7 +24,7 @@ __all__ = ["BUCKET_S", "KEPT_S", "FanoutChanges", "FanoutTrend", "FanoutTrendLog
 # As often as nodes report. Longer: short windows of a test show nothing.
 BUCKET_S: Final = 5
 KEPT_S: Final = 3_600
-# Fairness of less than this would be of a handful of subscriptions.
+# What ``fairness_min`` is the worst of. Shorter: a handful of subscriptions decides. Longer: a bad moment is averaged away.
 _MINUTE_S: Final = 60
 
 

@@ -35,7 +35,6 @@ OF_SPEED: Final = (
     "No second holds",
     "All are live again within",
     "Streams go on within",
-    "asked for more than its admission",
 )
 
 
@@ -118,4 +117,5 @@ def test_the_short_form_keeps_every_promise(name: str, folder: Path) -> None:
     assert ran.documents[name]["is_passed"] == (not broken)
     broken = [claim for claim in broken if not any(words in claim["promise"] for words in OF_SPEED)]
     assert not broken, ran.documents[name]["violations"]
-    assert (ran.status, ran.left) == (0, []) or not all(one["is_passed"] for one in ran.documents.values())
+    is_passed = all(other in ran.documents and ran.documents[other]["is_passed"] for other in together(name))
+    assert (ran.status, ran.left == []) == ((0, True) if is_passed else (1, False)), ran.said

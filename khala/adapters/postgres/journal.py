@@ -16,7 +16,6 @@ import trio
 from khala.core.classification import CursorRow, HeadRights, Observation
 from khala.core.pages import Page
 from khala.ports import JournalUnavailableError, ObservedTopic
-from khala_contracts.chain import chain_start
 from khala_contracts.codec import StaleReason
 from khala_service.adapters.postgres import load_queries, open_pool
 from khala_service.errors import DatabaseError, SerializationTrouble, Unavailable
@@ -124,20 +123,7 @@ class PostgresJournalReader:
 
 def _observation(topic: TopicName, row: Row) -> Observation:
     if not row["is_known"]:
-        start = chain_start(topic)
-        return Observation(
-            topic=topic,
-            lineage=row["lineage"],
-            exists=False,
-            head_seq=0,
-            head_chain=start,
-            head_bytes_total=0,
-            floor_seq=1,
-            floor_chain=start,
-            floor_bytes_total=0,
-            floor_reason=StaleReason.RETENTION_EXPIRED,
-            rights=HeadRights(None, None),
-        )
+        return Observation.absent(topic, row["lineage"])
     return Observation(
         topic=topic,
         lineage=row["lineage"],

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from khala.core.classification import HeadRights, Observation
+from khala.core.classification import Observation
 from khala.core.pages import Page
 from khala.ports import JournalUnavailableError, ObservedTopic
-from khala_contracts.chain import chain_start
-from khala_contracts.codec import StaleReason
 from tests.topic_log import LINEAGE, TopicLog
 
 if TYPE_CHECKING:
@@ -103,7 +101,7 @@ class FakeJournal:
 
     def _page(self, topic: TopicName, after_seq: int) -> Page:
         if topic not in self.logs:
-            nothing = self._unknown(topic)
+            nothing = Observation.absent(topic, self.lineage)
             return Page.from_sizes(after_seq, b"", (), last_chain=b"", observation=nothing)
         return self._visible(topic).page(
             after_seq, max_frames=self.page_max_frames, max_bytes=self.page_max_bytes
@@ -136,26 +134,10 @@ class FakeJournal:
 
     def _observed(self, topic: TopicName, seq: int) -> ObservedTopic:
         if topic not in self.logs:
-            return ObservedTopic(self._unknown(topic), None)
+            return ObservedTopic(Observation.absent(topic, self.lineage), None)
         log = self._visible(topic)
         is_lost = (topic, seq) in self.lost_rows
         return ObservedTopic(log.observe(), None if is_lost else log.row(seq))
-
-    def _unknown(self, topic: TopicName) -> Observation:
-        start = chain_start(topic)
-        return Observation(
-            topic=topic,
-            lineage=self.lineage,
-            exists=False,
-            head_seq=0,
-            head_chain=start,
-            head_bytes_total=0,
-            floor_seq=1,
-            floor_chain=start,
-            floor_bytes_total=0,
-            floor_reason=StaleReason.RETENTION_EXPIRED,
-            rights=HeadRights(None, None),
-        )
 
 
 def log_of(topic: ParsedTopic, count: int, *, payload: bytes = b"x") -> TopicLog:

@@ -66,6 +66,10 @@ async def test_topics_of_a_look(autojump_clock: MockClock) -> None:
         assert (row.head_seq, row.subscribers, row.replaying, row.lag_frames_max) == (15, 2, 0, 0)
         assert row.frames_per_s == pytest.approx(2.0)
         assert second[quiet.topic.name].frames_per_s == 0.0
+        # Draining may begin, and end, at the very moment of a look: in no time there is no rate.
+        await node.commit(quiet, 1)
+        third = {row.topic: row for row in (await looks.look()).topics}
+        assert (third[quiet.topic.name].head_seq, third[quiet.topic.name].frames_per_s) == (1, 0.0)
 
 
 async def test_everybody_served_is_fair(autojump_clock: MockClock) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from contextlib import asynccontextmanager
+from collections import Counter
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -84,3 +85,31 @@ async def test_listeners_that_share_a_port() -> None:
         with trio.fail_after(5):
             (await second.accept()).abort()
     second.close()
+
+
+class _Turns(trio.abc.Instrument):
+    """Counts the turns of the loop; in each of them every task that can go on does."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def after_io_wait(self, timeout: float) -> None:
+        """Take note of one more."""
+        self.count += 1
+
+
+async def test_a_storm_leaves_others_their_turn() -> None:
+    """40 clients that wait are all accepted: 16 in a turn of the loop, then others have theirs."""
+    acceptor = open_acceptor("127.0.0.1", 0, send_buffer_bytes=16 * 1024)
+    turns, accepted = _Turns(), Counter[int]()
+    with ExitStack() as held:
+        held.callback(acceptor.close)
+        for _ in range(40):
+            held.enter_context(socket.create_connection(("127.0.0.1", acceptor.port)))
+        trio.lowlevel.add_instrument(turns)
+        held.callback(trio.lowlevel.remove_instrument, turns)
+        with trio.fail_after(5):
+            for _ in range(40):
+                held.callback((await acceptor.accept()).abort)
+                accepted[turns.count] += 1
+    assert list(accepted.values()) == [16, 16, 8]

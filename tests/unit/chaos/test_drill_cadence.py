@@ -38,9 +38,12 @@ def test_a_drill_without_a_report_or_that_failed_is_due() -> None:
 
 
 def test_the_newest_report_of_a_drill_counts(tmp_path: Path) -> None:
-    """By the date in it, whatever the file is called; reports of benchmarks are not of drills."""
-    write(tmp_path, "a-newer", drill="kill", date="2026-12-02", is_passed=False)
-    write(tmp_path, "b-older", drill="kill", date="2026-12-01", is_passed=True)
+    """By the date in it, whatever the file is called; benchmarks are no drills, short forms no proof of speed."""
+    long = "khala drill run kill --seed 1"
+    quick = "khala drill run kill --quick --seed 1"
+    write(tmp_path, "a-newer", drill="kill", date="2026-12-02", is_passed=False, command=long)
+    write(tmp_path, "b-older", drill="kill", date="2026-12-01", is_passed=True, command=long)
+    write(tmp_path, "d-quick", drill="kill", date="2026-12-03", is_passed=True, command=quick)
     write(tmp_path, "c-bench", benchmark="append", date="2026-12-03")
     assert newest_runs(tmp_path) == {"kill": Run(datetime.date(2026, 12, 2), is_passed=False)}
 

@@ -68,3 +68,16 @@ def test_how_many_are_told_in_words() -> None:
     assert [is_told(door, 0) for _ in range(3)] == [True, True, False]
     door = Admission(limits, now=0.0)
     assert [is_told(door, telling) for telling in (1, 2)] == [True, False]
+
+
+def test_words_are_rationed_beyond_the_burst() -> None:
+    """In the time of ten entries one refusal is told in words, not one for each of them."""
+    door = Admission(NodeLimits(handshakes_max=1, admission_burst=1, admission_per_s=20.0), now=0.0)
+    # A refusal every 1/8 s for 4 s, all of them because no place is free: no entry is used up.
+    refused = [door.decide(eighth / 8, handshakes_open=1, telling=0) for eighth in range(33)]
+    told = [
+        eighth / 8
+        for eighth, turned in enumerate(refused)
+        if isinstance(turned, TurnedAway) and turned.is_told
+    ]
+    assert told == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0]

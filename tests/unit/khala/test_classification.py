@@ -6,6 +6,7 @@ import pytest
 from khala.core.classification import (
     Classification,
     CursorRow,
+    HeadRights,
     Observation,
     Serve,
     Stale,
@@ -55,6 +56,17 @@ def _cursor(seq: int, log: TopicLog | None = None, *, lineage: str = LINEAGE) ->
 RETENTION = Stale(StaleReason.RETENTION_EXPIRED)
 MISMATCH = Stale(StaleReason.LINEAGE_MISMATCH)
 BUDGET = Stale(StaleReason.REPLAY_BUDGET_EXCEEDED)
+
+
+@pytest.mark.parametrize("cursor", [_cursor(0), _cursor(1)])
+def test_a_topic_that_is_not_there_is_an_empty_one(cursor: CursorStart) -> None:
+    """Served from its beginning; whoever has read further has read another history."""
+    topic, start = run_topic().name, chain_start(run_topic().name)
+    absent = Observation.absent(topic, LINEAGE)
+    assert not absent.exists
+    assert absent.rights == HeadRights(None, None)
+    result = classify(cursor, absent, None, chain_start=start, topic_class=_budget())
+    assert result == (Serve(0, start) if cursor.seq == 0 else MISMATCH)
 
 
 @pytest.mark.parametrize("has_chain", [True, False])
