@@ -177,8 +177,10 @@ class Pace:
 
     def stop(self) -> None:
         """Read nothing from now on."""
-        self.is_stopped = True
-        self._going = trio.Event()
+        if not self.is_stopped:
+            # Whoever waits for the old event would be left waiting.
+            self.is_stopped = True
+            self._going = trio.Event()
 
     def go(self) -> None:
         """Read again."""

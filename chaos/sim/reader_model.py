@@ -49,8 +49,11 @@ class ModelReader:
         await self._answer()
         return seen
 
-    async def read_heads(self, topics: Sequence[TopicName]) -> list[Observation]:
+    async def read_heads(
+        self, topics: Sequence[TopicName], known: Sequence[Observation | None] = ()
+    ) -> list[Observation]:
         """Return each topic's head row; see JournalReader."""
+        del known
         await self._ask("read_heads")
         seen = [self._observed(topic, 0).observation for topic in topics]
         await self._answer()

@@ -71,6 +71,18 @@ class TestSimulatedNetwork(TransportSuite):
         yield connection.transport, _Client(connection)
 
 
+async def test_a_client_that_is_stopped_twice_reads_again(autojump_clock: MockClock) -> None:
+    """Once it goes on: the second stop is none."""
+    pace = Pace()
+    pace.stop()
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pace.wait_going)
+            await trio.testing.wait_all_tasks_blocked()
+            pace.stop()
+            pace.go()
+
+
 async def test_a_partition_holds_what_is_sent_until_it_heals(autojump_clock: MockClock) -> None:
     """One way is enough; the other way goes on; nothing is lost and the order stays."""
     connection, network, _, _ = _connect()
