@@ -176,8 +176,16 @@ class JournalReader(Protocol):
         All of it is seen by one statement. A seq of 0 or below, or above the head, has no row.
         """
 
-    async def read_heads(self, topics: Sequence[TopicName]) -> list[Observation]:
-        """Return, in the order asked, each topic; on the connection reserved for this."""
+    async def read_heads(
+        self, topics: Sequence[TopicName], known: Sequence[Observation | None] = ()
+    ) -> list[Observation]:
+        """Return, in the order asked, each topic; on the connection reserved for this.
+
+        Args:
+            topics: Any number.
+            known: What is known of each, or nothing at all. Where nothing has changed the known one may be returned:
+                thousands of new ones twice a second are what a garbage collector walks through.
+        """
 
     async def read_page(self, topic: TopicName, after_seq: int) -> Page:
         """Return the retained frames after ``after_seq``, bounded in frames and bytes.

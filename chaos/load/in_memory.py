@@ -100,8 +100,11 @@ class InMemoryJournal:
             for _, seq in asked
         ]
 
-    async def read_heads(self, topics: Sequence[TopicName]) -> list[Observation]:
+    async def read_heads(
+        self, topics: Sequence[TopicName], known: Sequence[Observation | None] = ()
+    ) -> list[Observation]:
         """Return the head for each name asked."""
+        del known
         await trio.lowlevel.checkpoint()
         return [self._observe() for _ in topics]
 

@@ -144,6 +144,19 @@ class JournalSuite:
         assert await desk.reader.observe([]) == []
         assert await desk.reader.read_heads([]) == []
 
+    async def test_what_was_known_changes_no_answer(self, desk: JournalDesk) -> None:
+        """Heads are what they are, whatever was known of them: nothing, the same, or something old."""
+        log, other = _log(5), TopicLog(OTHER_TOPIC)
+        other.append(2)
+        await desk.keep(log)
+        await desk.keep(other)
+        asked = [TOPIC.name, ABSENT.name, OTHER_TOPIC.name]
+        fresh = await desk.reader.read_heads(asked)
+        assert await desk.reader.read_heads(asked, fresh) == fresh
+        old = [attrs.evolve(head, head_seq=1, rights=HeadRights("usr_0", None)) for head in fresh]
+        assert await desk.reader.read_heads(asked, old) == fresh
+        assert await desk.reader.read_heads(asked, [None, old[1], fresh[2]]) == fresh
+
     async def test_another_lineage(self, desk: JournalDesk) -> None:
         """What is said is the current lineage."""
         await desk.begin_lineage(OTHER_LINEAGE)

@@ -1,21 +1,36 @@
-"""How the garbage collector of a service runs: what was there at its start is not looked at again.
+"""How the garbage collector of a service runs: a little, often, and never at what was there at the start.
 
 Most of a service's memory is freed by counting references. The collector looks for the rest: it walks through young
-objects after every so many new ones, and through everything when enough have grown old. Modules and classes are 110,000
-objects that never go, and every new connection adds hundreds: by default a storm of connects is a tenth collecting, in
-pauses that hold up every other client.
+objects after so many *more* of them than were freed, and through everything when enough have grown old. Two things make
+that stand still for long:
+
+- Modules and classes are 110,000 objects that never go, and every new connection adds hundreds.
+- A service in balance frees as much as it makes, mostly older things for newer ones: nothing triggers a look, and the
+  list of the young grows meanwhile. A node of 4,000 clients then walked through 80,000 of them every five seconds, in
+  90 to 190 ms: its 99th percentile. So we look by the clock.
 """
 
+from __future__ import annotations
+
 import gc
+from itertools import count
 from typing import Final
 
-__all__ = ["settle_collector"]
+import trio
 
-# New objects between two looks at them. Higher: fewer looks at what lives on, and more garbage that waits, about
-# 200 bytes each. Python's own is 700.
-YOUNG_OBJECTS: Final = 10_000
-# Looks between two at those that survived one, and of those between two at all; Python's own is 10.
-LOOKS: Final = 20
+__all__ = ["collect_young", "settle_collector"]
+
+# New objects, more than freed, between two looks that nobody asked for, as in a storm of connects; Python's own is 700.
+# Higher: longer pauses, 0.2 microseconds for each object. Lower: more looks at what lives on.
+YOUNG_OBJECTS: Final = 5_000
+# Looks between two at those that survived one; Python's own is 10. Higher: longer pauses, since these are no longer in the
+# processor's cache and cost 1 microsecond each.
+YOUNG_LOOKS: Final = 2
+# Looks at those between two at all of them; Python's own is 10. With 4,000 clients that takes 0.25 s. Lower: oftener. Higher:
+# cycles that lived for a second keep their memory for longer than a quarter of an hour.
+OLD_LOOKS: Final = 3_000
+# Longer: longer pauses. Shorter: a service that does nothing wakes for nothing.
+LOOK_EVERY_S: Final = 0.1
 
 
 def settle_collector() -> None:
@@ -25,4 +40,11 @@ def settle_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, LOOKS, LOOKS)
+    gc.set_threshold(YOUNG_OBJECTS, YOUNG_LOOKS, OLD_LOOKS)
+
+
+async def collect_young() -> None:
+    """Look at what is young by the clock, until cancelled."""
+    for look in count(1):
+        await trio.sleep(LOOK_EVERY_S)
+        gc.collect(0 if look % (YOUNG_LOOKS + 1) else 1)

@@ -84,8 +84,11 @@ class FakeJournal:
         await self._answer("observe")
         return seen
 
-    async def read_heads(self, topics: Sequence[TopicName]) -> list[Observation]:
+    async def read_heads(
+        self, topics: Sequence[TopicName], known: Sequence[Observation | None] = ()
+    ) -> list[Observation]:
         """Return each topic; see JournalReader."""
+        del known
         seen = [self._observed(topic, 0).observation for topic in topics]
         await self._answer("read_heads")
         return seen

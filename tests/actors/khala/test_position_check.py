@@ -14,6 +14,8 @@ from tests.actors.khala.node_under_test import open_node
 from tests.topic_log import run_topic
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trio.testing import MockClock
 
     from fanout_drivers.delivery_queue import DeliveryQueue
@@ -157,12 +159,14 @@ class _Broken:
         self.inner = inner
         self.times = times
 
-    async def read_heads(self, topics: list[TopicName]) -> list[Observation]:
+    async def read_heads(
+        self, topics: Sequence[TopicName], known: Sequence[Observation | None] = ()
+    ) -> list[Observation]:
         """Fail or read."""
         if self.times:
             self.times -= 1
             raise ZeroDivisionError
-        return await self.inner.read_heads(topics)
+        return await self.inner.read_heads(topics, known)
 
 
 @pytest.mark.parametrize("is_prompt", [True, False])

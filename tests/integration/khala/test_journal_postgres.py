@@ -86,6 +86,40 @@ class TestPostgresJournal(JournalSuite):
             yield desk
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE runtime.topic_heads SET head_seq = 6",
+        "UPDATE runtime.topic_heads SET head_chain = sha256('other')",
+        "UPDATE runtime.topic_heads SET floor_seq = 2",
+        "UPDATE runtime.topic_heads SET floor_chain = sha256('other')",
+        "UPDATE runtime.topic_heads SET floor_reason = 'compaction_boundary'",
+        "UPDATE runtime.topic_heads SET owner_user_id = 'usr_0'",
+        "UPDATE runtime.topic_heads SET org_id = NULL",
+        "UPDATE runtime.lineage SET id = 'another'",
+        "DELETE FROM runtime.topic_heads",
+    ],
+)
+async def test_a_head_that_changed_is_read_anew(runtime_database: Database, change: str) -> None:
+    """What is known is returned itself while all of it holds; one column that differs, and it is not."""
+    async with (
+        open_asyncio_loop(),
+        open_pool(runtime_database.superuser_dsn, application_name="khala-test", max_size=1) as authority,
+        open_journal_reader(Secret(runtime_database.dsn("khala_reader")), LIMITS) as reader,
+    ):
+        desk, log = _Desk(reader, authority), TopicLog(TOPIC)
+        log.append(5)
+        await desk.begin_lineage(LINEAGE)
+        await desk.keep(log)
+        (known,) = await reader.read_heads([TOPIC.name])
+        (again,) = await reader.read_heads([TOPIC.name], [known])
+        assert again is known
+        await authority.execute(change)
+        (changed,) = await reader.read_heads([TOPIC.name], [known])
+        assert [changed] == await reader.read_heads([TOPIC.name])
+        assert changed != known
+
+
 async def test_readiness(runtime_database: Database) -> None:
     """The check says what is missing: a lineage, or nothing."""
     async with (

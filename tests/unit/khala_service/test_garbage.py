@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
-from khala_service.garbage import LOOKS, YOUNG_OBJECTS, settle_collector
+from khala_service.garbage import (
+    LOOK_EVERY_S,
+    OLD_LOOKS,
+    YOUNG_LOOKS,
+    YOUNG_OBJECTS,
+    collect_young,
+    settle_collector,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from trio.testing import MockClock
 
 
 @pytest.fixture
@@ -31,7 +42,7 @@ def test_what_was_there_is_not_looked_at_again(collector: None) -> None:
     assert gc.get_freeze_count() > 1_000
     assert not any(kept is before for kept in tracked)
     assert any(kept is after for kept in tracked)
-    assert gc.get_threshold() == (YOUNG_OBJECTS, LOOKS, LOOKS)
+    assert gc.get_threshold() == (YOUNG_OBJECTS, YOUNG_LOOKS, OLD_LOOKS)
 
 
 def test_garbage_that_comes_later_is_collected(collector: None) -> None:
@@ -41,3 +52,31 @@ def test_garbage_that_comes_later_is_collected(collector: None) -> None:
     ring.append(ring)
     del ring
     assert gc.collect() >= 1
+
+
+class _Ring:
+    """Refers to itself."""
+
+    def __init__(self) -> None:
+        self.ring = self
+
+
+async def test_what_is_young_is_looked_at_by_the_clock(collector: None, autojump_clock: MockClock) -> None:
+    """Cycles go within a look, those that have survived one within three; nothing has to be made for that."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collect_young)
+            await trio.sleep(LOOK_EVERY_S / 2)
+            young, older = weakref.ref(_Ring()), weakref.ref(held := _Ring())
+            assert young() is not None
+            await trio.sleep(LOOK_EVERY_S)
+            assert young() is None
+            del held
+            assert older() is not None
+            await trio.sleep(LOOK_EVERY_S * YOUNG_LOOKS)
+            assert older() is None
+            nursery.cancel_scope.cancel()
+    finally:
+        gc.enable()
