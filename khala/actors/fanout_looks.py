@@ -83,7 +83,11 @@ class FanoutLooks:
                 looks = 0
                 await trio.lowlevel.checkpoint()
         elapsed_s = now - self._at
-        figures = [self._figures(name, topic, elapsed_s) for name, topic in topics.items()]
+        figures: list[TopicFigures] = []
+        for number, (name, topic) in enumerate(topics.items(), start=1):
+            if number % _LOOKS_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()
+            figures.append(self._figures(name, topic, elapsed_s))
         self._at, self._behind = now, behind
         self._heads = {row.topic: row.head_seq for row in figures}
         return FanoutLook(fairness, figures)

@@ -45,6 +45,7 @@ from khala.cli.up_split import SplitUp
 from khala.cli.up_values import UpValues, UserConfig
 from khala_service.adapters.asyncio_bridge import open_asyncio_loop
 from khala_service.config import ConfigRefused, ConfigSections, Secret, load_config
+from khala_service.garbage import collect_young, settle_collector
 from khala_service.identifiers import SystemClock
 from khala_service.logs import configure_logging
 from khala_service.service_process import LoggingConfig, service_environ
@@ -213,6 +214,7 @@ class Up:
         values = attrs.evolve(await life.begin(), user=user)
         async with trio.open_nursery() as root:
             root.start_soon(life.watch_signals, root.cancel_scope)
+            root.start_soon(collect_young)
             self._report.step("Starting PostgreSQL")
             async with open_embedded_postgres(life.data_dir) as server:
                 life.update(postgres_port=server.port)
@@ -242,6 +244,7 @@ class Up:
                     # Outlives what is behind it: clients of a draining node are told so through here.
                     await watching.start(serve_origin, values.ports, self._life.stop)
                     await self._life.announce(values)
+                    settle_collector()
                     await self._life.stop.wait()
                     self._report.stopping()
                     stop_node.set()

@@ -34,7 +34,7 @@ LOOK_EVERY_S: Final = 0.1
 
 
 def settle_collector() -> None:
-    """Leave out of every later look what is there now; call it once, when the process has started.
+    """Leave out of every later look what is there now; call it once, when the process has started, and let ``collect_young`` run.
 
     Takes about 50 ms. What this leaves out is still freed when the last reference to it goes.
     """
