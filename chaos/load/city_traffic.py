@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Added", "Traffic", "percentile", "run_traffic"]
 
 _SENDERS: Final = 32
-_QUIET_S: Final = 1.0
+# Of no frame at all, after the plan. Shorter: a system that is behind, and stands still for a moment, is left too early.
+_QUIET_S: Final = 5.0
 _LEAD_S: Final = 1.0
 _MEMORY_EVERY_S: Final = 2.0
 # For what is still on its way when the plan is over.
