@@ -16,7 +16,25 @@ from khala_service.redaction import (
 # Parts of secrets, whole and broken, and what may stand between them.
 PARTS = (
     *("kha_", "khk_", "KHA_", "abcdefgh", "12345678", "eyJ", "eyJhbGciOiJ", ".", "bearer", "BeArEr ", "bear"),
-    *("://", "u:p", "@", "?", "&", "token=", "Key=", "code", "=", "x", " ", "\n", '"', "_", "-", "\u0130", "\u017f"),
+    *(
+        "://",
+        "u:p",
+        "@",
+        "?",
+        "&",
+        "token=",
+        "Key=",
+        "code",
+        "=",
+        "x",
+        " ",
+        "\n",
+        '"',
+        "_",
+        "-",
+        "\u0130",
+        "\u017f",
+    ),
 )
 
 
