@@ -45,7 +45,7 @@ from khala.cli.up_split import SplitUp
 from khala.cli.up_values import UpValues, UserConfig
 from khala_service.adapters.asyncio_bridge import open_asyncio_loop
 from khala_service.config import ConfigRefused, ConfigSections, Secret, load_config
-from khala_service.garbage import collect_young, settle_collector
+from khala_service.garbage import collect_by_the_clock, settle_collector
 from khala_service.identifiers import SystemClock
 from khala_service.logs import configure_logging
 from khala_service.service_process import LoggingConfig, service_environ
@@ -214,7 +214,7 @@ class Up:
         values = attrs.evolve(await life.begin(), user=user)
         async with trio.open_nursery() as root:
             root.start_soon(life.watch_signals, root.cancel_scope)
-            root.start_soon(collect_young)
+            root.start_soon(collect_by_the_clock)
             self._report.step("Starting PostgreSQL")
             async with open_embedded_postgres(life.data_dir) as server:
                 life.update(postgres_port=server.port)

@@ -30,7 +30,7 @@ from khala_service.adapters.asyncio_bridge import open_asyncio_loop
 from khala_service.adapters.postgres_migrations import MigrationDrift, MigrationFailed, MigrationFilesInvalid
 from khala_service.config import ConfigRefused, described
 from khala_service.errors import Unavailable
-from khala_service.garbage import collect_young, settle_collector
+from khala_service.garbage import collect_by_the_clock, settle_collector
 from khala_service.logs import configure_logging, get_logger
 from khala_service.reloading import reload_all
 
@@ -190,7 +190,7 @@ class _Life:
         async with trio.open_nursery() as watching:
             # First: a signal that comes while the service starts is a request like any other.
             await watching.start(self._take_signals, watching.cancel_scope)
-            watching.start_soon(collect_young)
+            watching.start_soon(collect_by_the_clock)
             if self._is_leashed:
                 watching.start_soon(self._watch_stdin)
             async with open_asyncio_loop():
