@@ -28,15 +28,16 @@ LOOK_EVERY_S: Final = 0.1
 # One look in so many is also at those that survived one. Higher: longer pauses, since these are no longer in the processor's
 # cache and cost 1 microsecond each.
 SURVIVORS_EVERY: Final = 3
-# And one in so many at everything, every quarter of an hour. With 4,000 clients that takes 0.25 s. Lower: oftener. Higher: cycles that lived
-# for a second keep their memory for longer. Nothing else triggers that look: ours are counted as the collector's own.
+# And one in so many at everything, every quarter of an hour. With 4,000 clients that takes 0.25 s. Lower: oftener.
+# Higher: cycles that lived for a second keep their memory for longer. Nothing else triggers that look: ours are counted
+# as the collector's own.
 EVERYTHING_EVERY: Final = 9_000
 
 
 def settle_collector() -> None:
-    """Leave out of every later look what is there now; call it once, when the process has started, and let ``collect_by_the_clock`` run.
+    """Leave out of every later look what is there now; call it once, when the process has started.
 
-    Takes about 50 ms. What this leaves out is still freed when the last reference to it goes.
+    Takes about 50 ms. Let ``collect_by_the_clock`` run beside. What this leaves out is still freed when the last reference to it goes.
     """
     gc.collect()
     gc.freeze()
