@@ -46,9 +46,13 @@ class Left:
 
     @property
     def is_orderly(self) -> bool:
-        """Whether it left as it should: readiness first, status 0, in time."""
+        """Whether it left as it should: readiness first, status 0, in time.
+
+        A node with little to say is gone before anybody can see that it is not ready: nobody answers, and it has ended.
+        """
+        is_gone = self.not_ready_status == 0 and self.seconds <= READINESS_LIMIT_S
         return (
-            self.not_ready_status == _NOT_READY
+            (self.not_ready_status == _NOT_READY or is_gone)
             and self.not_ready_after_s <= READINESS_LIMIT_S
             and self.status == 0
             and self.seconds <= DRAIN_LIMIT_S

@@ -131,12 +131,15 @@ def test_what_became_of_a_crowd(tmp_path: Path) -> None:
         (0.1, 503, DRAIN_LIMIT_S + 0.01, 0, False),
         (0.1, 503, 2.0, 1, False),
         (0.1, 0, 2.0, 0, False),
+        (0.1, 0, READINESS_LIMIT_S, 0, True),
+        (0.1, 0, READINESS_LIMIT_S + 0.01, 0, False),
+        (0.1, 500, 0.2, 0, False),
     ],
 )
 def test_an_orderly_leave(
     not_ready_after_s: float, not_ready_status: int, seconds: float, status: int, is_orderly: bool
 ) -> None:
-    """OPS-12: not ready within a second, in words, and gone with status 0 in time; one beyond each is not."""
+    """OPS-12: not ready within a second, in words or because it is gone, and gone with status 0 in time."""
     left = Left("node-1", not_ready_after_s, not_ready_status, seconds, status, 0.0)
     assert left.is_orderly is is_orderly
 
