@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 from runtime.actors.writer import REQUEST_IDS_LOGGED_MAX
 from tests.actors.runtime.memory_journal_store import MemoryJournalStore
+from tests.actors.runtime.office import office
 from tests.actors.runtime.rig import append, thoughts
-from tests.actors.runtime.test_appender import office
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
