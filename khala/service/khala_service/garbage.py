@@ -8,6 +8,8 @@ that stand still for long:
 - A service in balance frees as much as it makes, mostly older things for newer ones: nothing triggers a look, and the
   list of the young grows meanwhile. A node of 4,000 clients then walked through 80,000 of them every five seconds, in
   90 to 190 ms: its 99th percentile. So we look by the clock.
+
+Figures: ``gc.callbacks`` in the processes of ``khala bench city``, 2026-11-22.
 """
 
 from __future__ import annotations
